@@ -51,16 +51,16 @@ def run(args: argparse.Namespace) -> int:
             what = f"the packages that train are missing ({error.name or package})."
             raise UsageError(what, where="train", fix="pip install 'ondevice[train]'") from error
     logging.getLogger("ondevice.train").setLevel(logging.INFO)
-    if args.recipe in SEVERAL:
-        if (made := recipe.made(settings)) is not None:
-            print(made, flush=True)
-        return 0
     from ondevice.train.engine import Engine  # torch takes seconds to import
-    from ondevice.train.processes import in_company
+    from ondevice.train.processes import in_company, launched
 
-    engine = Engine(args.recipe, settings)
-    with in_company(engine.share.processes):
-        written = engine.train(recipe.job(settings, engine))
-    if engine.is_main:
+    with in_company(launched()):
+        if args.recipe in SEVERAL:
+            written = recipe.made(settings)
+        else:
+            engine = Engine(args.recipe, settings)
+            found = engine.train(recipe.job(settings, engine))
+            written = found if engine.is_main else None
+    if written is not None:
         print(written, flush=True)
     return 0

@@ -148,7 +148,8 @@ def texts_of(parts: Parts, settings: argparse.Namespace, trained: bool = False) 
 def cut_of(settings: argparse.Namespace) -> Cut:
     """What is cut out of pictures."""
     fixed = getattr(settings, "use_fix_crop_and_size", False)
-    return Cut(settings.resolution, settings.center_crop, settings.random_flip, fixed)
+    resampling = getattr(settings, "interpolation", "bilinear")
+    return Cut(settings.resolution, settings.center_crop, settings.random_flip, fixed, resampling)
 
 
 def prior_of(settings: argparse.Namespace, prior: Sequence[Sample]) -> float | None:

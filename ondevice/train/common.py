@@ -75,6 +75,7 @@ MACHINE = (
         choices=("no", "fp16", "bf16"),
     ),
     Setting("gradient_checkpointing", False, bool, "compute some of the forward pass again, to need less memory"),
+    Setting("ddp_timeout", 1800, int, "seconds until several processes give up one that does not answer", 1, 1 << 24),
     Setting(
         "enable_xformers_memory_efficient_attention",
         False,

@@ -242,7 +242,8 @@ def distilled(settings: argparse.Namespace, engine: Engine) -> Job:
         settings.max_train_samples,
         collated,
         write,
-        draw=draw,
+        write if teacher is None else None,
+        draw,
         drawn_every=settings.validation_steps,
         followed=step.follow,
     )

@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from diffusers.optimization import get_scheduler
 from torch.utils.data import DataLoader, Dataset
 
@@ -33,7 +34,7 @@ from ondevice.train.checkpoints import Checkpoints
 from ondevice.train.lines import Lines
 from ondevice.train.logs import Logs
 from ondevice.train.order import Share, mixed
-from ondevice.train.processes import check_started
+from ondevice.train.processes import check_started, is_lost
 
 HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -112,6 +113,7 @@ class Engine:
             self.accelerator = Accelerator(
                 gradient_accumulation_steps=settings.gradient_accumulation_steps,
                 mixed_precision=settings.mixed_precision,
+                kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=settings.ddp_timeout))],
             )
         except ValueError as error:
             what = f"this machine cannot compute in it ({error})."
@@ -195,18 +197,19 @@ class Engine:
         loader = iter(self._loader(job, begun, total))
         about = {"recipe": self.recipe, "steps": total, "samples": job.count, "settings": vars(settings)}
         parameters = sum(one.numel() for one in trained.values())
-        self._say(f"{parameters:,} trained parameters, {job.count:,} samples, {total:,} steps, seed {settings.seed}")
+        samples = "" if isinstance(job.data, Lines) else f"{job.count:,} samples, "  # those of files are not counted
+        self._say(f"{parameters:,} trained parameters, {samples}{total:,} steps, seed {settings.seed}")
         try:
             with Logs(self.out, settings.logging_dir, begun, total, about) if self.is_main else nullcontext() as logs:
                 for number in range(begun, total):
                     for group, peak, factor in zip(optimiser.param_groups, peaks, rates, strict=True):
                         group["lr"] = peak * factor(number)
                     started = time.perf_counter()
-                    sums = self._gradients(number, step, loader)
+                    found = self._gradients(number, step, loader)
                     done = number + 1
                     with signals.Held():  # what follows is done whole, or not at all
                         self._whole = None
-                        found = self._update(done, sums, optimiser, list(trained.values()))
+                        self._update(optimiser, list(trained.values()))
                         if average is not None:
                             average.update()
                         self._whole = done
@@ -217,8 +220,10 @@ class Engine:
                         self._keep(done, job, trained, average, optimiser)
                     if self._draws(job) and (done % drawn_every == 0 or done == total):
                         self._draw(done, job, average, logs)
-        except KeyboardInterrupt:
-            if self.is_main and self._whole and self._whole != begun and not self.checkpoints.has(self._whole):
+        except (KeyboardInterrupt, RuntimeError) as error:
+            ended = isinstance(error, KeyboardInterrupt) or is_lost(error, self.share.processes)
+            new = self._whole and self._whole != begun and not self.checkpoints.has(self._whole)
+            if ended and self.is_main and self._whole and new:
                 self._write(self._whole, job, trained, average, optimiser)
                 self._say(f"stopped after step {self._whole}; --resume_from_checkpoint latest goes on")
             raise
@@ -233,10 +238,9 @@ class Engine:
             how = {"batch_sampler": _Positions(self.share, begun, max(0, total - begun))}
         return DataLoader(job.data, num_workers=self.settings.dataloader_num_workers, collate_fn=job.collate, **how)
 
-    def _gradients(
-        self, number: int, step: torch.nn.Module, loader: Iterator[dict[str, Any]]
-    ) -> dict[str, torch.Tensor]:
-        """The gradients of a step, in the parameters; what is logged of it, as means over this process's batches."""
+    def _gradients(self, number: int, step: torch.nn.Module, loader: Iterator[dict[str, Any]]) -> dict[str, float]:
+        """The gradients of a step, in the parameters; what is logged of it, as means over all processes' batches.
+        Raises NumericError where the loss is no number."""
         accelerator, settings = self.accelerator, self.settings
         torch.manual_seed(mixed(settings.seed, number, accelerator.process_index))  # of layers that drop values
         step.train()
@@ -251,22 +255,18 @@ class Engine:
                 accelerator.backward(found["loss"])
             for name, value in found.items():
                 sums[name] = sums.get(name, torch.zeros_like(value.detach())) + value.detach() / self.share.micro
-        return sums
-
-    def _update(
-        self, done: int, sums: dict[str, torch.Tensor], optimiser: Any, trained: Sequence[torch.nn.Parameter]
-    ) -> dict[str, float]:
-        """What the gradients do to the weights; what is logged of the step, over all processes."""
-        accelerator = self.accelerator
         means = {name: float(accelerator.gather(value.reshape(1)).mean()) for name, value in sums.items()}
         if not math.isfinite(means["loss"]):
-            what = f"the loss of step {done} is no number (got {means['loss']})."
+            what = f"the loss of step {number + 1} is no number (got {means['loss']})."
             raise NumericError(what, where="train", fix="lower --learning_rate, or train with --mixed_precision no")
+        return means
+
+    def _update(self, optimiser: Any, trained: Sequence[torch.nn.Parameter]) -> None:
+        """What the gradients do to the weights. Nothing here waits for another process."""
         if self.settings.max_grad_norm:
-            accelerator.clip_grad_norm_(trained, self.settings.max_grad_norm)
+            self.accelerator.clip_grad_norm_(trained, self.settings.max_grad_norm)
         optimiser.step()
         optimiser.zero_grad()
-        return means
 
     def _rates(self, optimiser: torch.optim.Optimizer, total: int) -> list[Callable[[int], float]]:
         """For each group, what its rate is multiplied by at a step."""

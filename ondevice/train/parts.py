@@ -102,6 +102,7 @@ def open_parts(source: str, revision: str | None = None, variant: str | None = N
 
     diffusers.utils.logging.disable_progress_bar()  # the bar is of steps
     transformers.utils.logging.disable_progress_bar()
+    _import_quietly()
     kind = kind_of(source, revision)
     chosen = {"revision": revision} if revision else {}
     about = DiffusionPipeline.load_config(place_of(source), **chosen)
@@ -118,6 +119,18 @@ def open_parts(source: str, revision: str | None = None, variant: str | None = N
         stored_in(module, torch.float32)
         module.requires_grad_(False).eval()
     return parts
+
+
+def _import_quietly() -> None:
+    """Import what pipelines import of transformers, which warns of a package that only other models need."""
+    import transformers.utils.logging
+
+    level = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        from transformers import CLIPImageProcessor, SiglipImageProcessor  # noqa: F401
+    finally:
+        transformers.utils.logging.set_verbosity(level)
 
 
 def stored_in(module: torch.nn.Module, dtype: torch.dtype) -> None:

@@ -19,15 +19,22 @@ log = logging.getLogger(__name__)
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 METADATA = "metadata.jsonl"
 FILE, TEXT = "file_name", "text"
+RESAMPLINGS = tuple(one.name.lower() for one in Image.Resampling)
+"""How pictures are made smaller or larger, as Pillow calls it."""
 _MOST_PIXELS = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A picture's file and what it shows."""
+    """A picture's file and what it shows; `others`: what may be said of it instead."""
 
     path: Path
     caption: str
+    others: tuple[str, ...] = ()
+
+    def told(self, seed: int) -> str:
+        """One of its captions: a function of a seed."""
+        return (self.caption, *self.others)[seed % (1 + len(self.others))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +61,14 @@ class Cut:
         center: from the middle.
         flip: mirror every other one.
         fixed: say of every piece that it is all of a picture of this size.
+        resampling: one of RESAMPLINGS.
     """
 
     size: int
     center: bool = False
     flip: bool = False
     fixed: bool = False
+    resampling: str = "bilinear"
 
     def of(self, path: Path, rng: np.random.Generator) -> Piece:
         """A piece of a picture. Raises UsageError for a file that is none."""
@@ -81,7 +90,7 @@ class Cut:
         whole = whole or (picture.height, picture.width)
         part = self.size / min(picture.size)
         wide, high = (max(self.size, round(side * part)) for side in picture.size)
-        picture = picture.resize((wide, high), Image.Resampling.BILINEAR)
+        picture = picture.resize((wide, high), Image.Resampling[self.resampling.upper()])
         x, y = (round((side - self.size) / 2) for side in (wide, high))
         if not self.center:
             x, y = (int(rng.integers(0, side - self.size + 1)) for side in (wide, high))
@@ -104,7 +113,8 @@ def files_of(folder: Path, flag: str) -> list[Path]:
 
 
 def captioned(folder: Path, flag: str) -> list[Sample]:
-    """The pictures of a folder that metadata.jsonl has lines for: {"file_name": ..., "text": ...}.
+    """The pictures of a folder that metadata.jsonl has lines for: {"file_name": ..., "text": ...}; where the text is a
+    list of texts, any of them may be taken.
 
     A line whose picture is missing is said and left out; pictures without a line are said, too.
 
@@ -117,10 +127,10 @@ def captioned(folder: Path, flag: str) -> list[Sample]:
         fix = f'write a line such as {{"{FILE}": "a.png", "{TEXT}": "a cat"}} for each'
         raise UsageError(what, where=f"--{flag} {folder}", fix=fix)
     found, missing = [], []
-    for where, name, text in _lines(path):
+    for where, name, (text, *others) in _lines(path):
         picture = inside(folder, name, where)
         if is_file(picture):
-            found.append(Sample(picture, text))
+            found.append(Sample(picture, text, tuple(others)))
         else:
             missing.append(name)
     if missing:
@@ -144,11 +154,13 @@ def _some(names: list[str]) -> str:
     return printable(", ".join(names[:3]) + ("..." if len(names) > 3 else ""))
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
-    """(where it stands, file name, caption) of each line."""
+def _lines(path: Path) -> Iterator[tuple[str, str, list[str]]]:
+    """(where it stands, file name, captions) of each line."""
     fix = f'write {{"{FILE}": ..., "{TEXT}": ...}}'
     for where, row in rows_of(path, fix):
-        name, text = row.get(FILE), row.get(TEXT)
-        if not isinstance(name, str) or not isinstance(text, str) or not name or "\0" in name:
+        name, given = row.get(FILE), row.get(TEXT)
+        texts = given if isinstance(given, list) else [given]
+        texted = bool(texts) and all(isinstance(one, str) for one in texts)
+        if not isinstance(name, str) or not texted or not name or "\0" in name:
             raise UsageError(f"the line has no {FILE} and {TEXT}, two texts.", where=where, fix=fix)
-        yield where, name, text
+        yield where, name, [str(one) for one in texts]

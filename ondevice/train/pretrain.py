@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from ondevice.errors import UsageError
 from ondevice.train import common
+from ondevice.train.pictures import RESAMPLINGS
 from ondevice.train.settings import NEEDED, Setting, changed, renamed
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -52,9 +53,18 @@ MODEL = (
 )
 DATA = (
     Setting("file_list", NEEDED, str, "part files, a path a line (.filelist), or lists of them (.filelist.list)"),
-    Setting("buffer_count", 1000, int, "samples of each reader among which the next is drawn", 1, 1 << 20),
-    Setting("num_records", 1_000_000, int, "samples that the logs call an epoch", 1),
+    Setting(
+        "buffer_count",
+        1000,
+        int,
+        "samples of each reader among which the next is drawn",
+        1,
+        1 << 20,
+        also=("buffer_size",),
+    ),
+    Setting("num_records", 10_000_000, int, "samples that the logs call an epoch", 1),
 )
+RESAMPLED = (Setting("interpolation", "lanczos", str, "how pictures are made smaller or larger", choices=RESAMPLINGS),)
 CAPTIONS = (
     Setting("proportion_empty_prompts", 0.0, float, "of captions that are left out, for guidance (0.1 is usual)", 0, 1),
 )
@@ -93,7 +103,7 @@ VALIDATION = (
 )
 SETTINGS = {
     "model": (*changed(common.MODEL), *MODEL),
-    "data": (*DATA, *CAPTIONS, *changed(common.PICTURES, dataloader_num_workers=6)),
+    "data": (*DATA, *CAPTIONS, *changed(common.PICTURES, dataloader_num_workers=6), *RESAMPLED),
     "what learns": LEARNS,
     "length": renamed(
         changed(common.LENGTH, train_batch_size=16, max_train_steps=200_000),

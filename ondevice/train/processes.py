@@ -17,6 +17,7 @@ from ondevice.errors import ProcessError, UsageError
 TOGETHER = "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N -m ondevice.train ..."
 """What starts several processes of a CPU."""
 _TRANSPORTS = ("gloo", "NCCL", "nccl", "Connection closed by peer", "Connection reset by peer", "process group")
+_LATE = ("Timed out", "timed out", "timeout")
 
 
 def check_started(processes: int, environment: Mapping[str, str] = os.environ) -> None:
@@ -28,17 +29,32 @@ def check_started(processes: int, environment: Mapping[str, str] = os.environ) -
         raise UsageError(what, where="accelerate launch", fix=f"use {TOGETHER}")
 
 
+def launched(environment: Mapping[str, str] = os.environ) -> int:
+    """How many processes this run has, as its launcher says."""
+    count = environment.get("WORLD_SIZE", "")
+    return int(count) if count.isdecimal() else 1
+
+
 @contextmanager
 def in_company(processes: int) -> Iterator[None]:
     """Raises ProcessError where what is done in the block needs another process that is lost."""
     try:
         yield
     except RuntimeError as error:
-        if processes > 1 and _is_of_connections(error):
-            what = f"another process of this run has ended, or cannot be reached ({_first_line(error)})."
-            fix = "see what it said, and start all of them again with --resume_from_checkpoint latest"
-            raise ProcessError(what, where="train", fix=fix) from error
+        if is_lost(error, processes):
+            said, again = _first_line(error), "start all of them again with --resume_from_checkpoint latest"
+            if any(word in said for word in _LATE):
+                what = f"another process of this run has not answered within --ddp_timeout ({said})."
+                fix = f"see whether it is stopped, or give it longer, and {again}"
+                raise ProcessError(what, where="train", fix=fix) from error
+            what = f"another process of this run has ended, or cannot be reached ({said})."
+            raise ProcessError(what, where="train", fix=f"see what it said, and {again}") from error
         raise
+
+
+def is_lost(error: BaseException, processes: int) -> bool:
+    """Whether an error says that another of several processes is lost."""
+    return processes > 1 and isinstance(error, RuntimeError) and _is_of_connections(error)
 
 
 def _is_of_connections(error: RuntimeError) -> bool:

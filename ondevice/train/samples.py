@@ -14,6 +14,7 @@ from ondevice.train.order import Order, mixed
 from ondevice.train.pictures import Cut, Piece, Sample
 
 Item = dict[str, Any]
+_CAPTION = 3  # of the seeds' kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class Pictures(Dataset[list[Item]]):
         ]
 
     def _item(self, sample: Sample, seed: int) -> Item:
-        return item(self.cut.of(sample.path, np.random.default_rng(seed)), sample.caption, seed)
+        caption = sample.told(mixed(seed, _CAPTION))
+        return item(self.cut.of(sample.path, np.random.default_rng(seed)), caption, seed)
 
 
 def item(piece: Piece, caption: str, seed: int) -> Item:

@@ -67,8 +67,8 @@ class Setting:
 
     def of(self, value: Any, where: str) -> Any:
         """A value of a flag (text) or of a JSON file, checked. Raises UsageError for one that it cannot be."""
-        if value is None and self.default is None:
-            return None
+        if self.default is None and (value is None or (value is False and self.kind is str)):
+            return None  # of a text false says it, too, as "resume_from_checkpoint" of published files does
         if self.several:
             given = value if isinstance(value, list) else [value]
             return tuple(replace(self, several=False).of(one, where) for one in given)

@@ -68,6 +68,7 @@ def test_a_lora_and_its_validation_pictures(shards, tmp_path):
     assert train("lcm_lora", *given(shards, tmp_path, num_inference_steps=2, **more)) == 0
     names = arrays(tmp_path / "pytorch_lora_weights.safetensors")
     assert {name.rpartition(".lora_")[0].rpartition(".")[2] for name in names} >= {"to_q", "conv1", "time_emb_proj"}
+    same(tmp_path / "checkpoint-1" / "pytorch_lora_weights.safetensors", tmp_path / "pytorch_lora_weights.safetensors")
     assert Image.open(tmp_path / "validation" / "step-000001-1.png").size == (SIDE, SIDE)
     bundle, file = tmp_path / "m.ondevice", tmp_path / "pytorch_lora_weights.safetensors"
     words = ["convert", "demo", "--lora", file, "--strict", "--size", f"{SIDE}x{SIDE}", "--out", bundle]

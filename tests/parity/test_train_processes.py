@@ -16,7 +16,8 @@ ASKED = {"resolution": SIDE, "checkpointing_steps": 2, "learning_rate": 1e-3, "t
 
 
 def test_two_processes(pictures, tmp_path):  # noqa: F811
-    """They take the steps of one with twice the batch; where one is killed, the other ends, too; and they go on."""
+    """They take the steps of one with twice the batch; where one is killed, the other ends, too; they go on, and Ctrl-C
+    ends both, with a checkpoint."""
     alone, out = tmp_path / "alone", tmp_path / "out"
     assert train("lora", *common(pictures, alone), "train_batch_size", 4, "max_train_steps", 4) == 0
     with two.running(2, two.words(pictures, out, **ASKED, max_train_steps=100_000)) as run:
@@ -33,11 +34,36 @@ def test_two_processes(pictures, tmp_path):  # noqa: F811
     for path in out.glob("checkpoint-*"):
         if path.name != "checkpoint-2":
             path.rename(tmp_path / path.name)
-    two.finished(2, two.words(pictures, out, **ASKED, max_train_steps=4))
-    found = {row["step"]: row["loss"] for row in steps_of(out / "training_log.jsonl", 4)}
-    assert list(found) == [1, 2, 3, 4] and found[3] == losses[3], "not the bits of the run that was killed"
+    asked = ASKED | {"checkpointing_steps": 1000}
+    with two.running(2, two.words(pictures, out, **asked, max_train_steps=100_000)) as run:
+        found = two.reached(run, out, 4)
+        both = two.workers(run)
+        for one in (run, *both.values()):  # as a terminal does
+            one.send_signal(signal.SIGINT)
+        said, _ = run.communicate(timeout=60)
+        assert run.returncode == 1 and not any(one.is_running() for one in both.values())
+    assert [*found][:4] == [1, 2, 3, 4] and found[3] == losses[3], "not the bits of the run that was killed"
     assert found[4] == pytest.approx(expected[3], rel=1e-4)
-    assert json.loads((out / "checkpoint-4" / "state.json").read_text())["step"] == 4
+    done = max(two.steps(out))
+    assert f"stopped after step {done}; --resume_from_checkpoint latest goes on" in said
+    assert json.loads((out / f"checkpoint-{done}" / "state.json").read_text())["step"] == done
+
+
+def test_a_process_that_does_not_answer(pictures, tmp_path):  # noqa: F811
+    """The others give it up, and leave a checkpoint."""
+    asked = ASKED | {"checkpointing_steps": 1000, "ddp_timeout": 3}
+    with two.running(2, two.words(pictures, tmp_path, **asked, max_train_steps=100_000)) as run:
+        two.reached(run, tmp_path, 2)
+        both = two.workers(run)
+        both[1].send_signal(signal.SIGSTOP)
+        both[0].wait(60)
+        both[1].send_signal(signal.SIGKILL)  # the launcher does so after half a minute
+        said, _ = run.communicate(timeout=60)
+    assert run.returncode == 1 and "exitcode  : 18" in said
+    assert "train: another process of this run has not answered within --ddp_timeout ([" in said
+    done = max(two.steps(tmp_path))
+    assert f"stopped after step {done}; --resume_from_checkpoint latest goes on" in said
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == [f"checkpoint-{done}"]
 
 
 def test_a_launcher_that_starts_one_of_several():
@@ -56,6 +82,12 @@ def test_a_launcher_that_starts_one_of_several():
     check_started(2, launched | {"WORLD_SIZE": "2"})
 
 
+def test_how_many_were_launched():
+    from ondevice.train.processes import launched
+
+    assert [launched(one) for one in ({}, {"WORLD_SIZE": "4"}, {"WORLD_SIZE": "many"})] == [1, 4, 1]
+
+
 def test_a_process_that_is_lost():
     from ondevice.train.processes import in_company
 
@@ -68,6 +100,13 @@ def test_a_process_that_is_lost():
         "--resume_from_checkpoint latest."
     )
     assert caught.value.exit_code == 18
+    late = "[unbound_buffer.cc:78] gloo: Timed out waiting 8000ms for recv operation to complete"
+    with pytest.raises(ProcessError) as caught, in_company(2):
+        raise RuntimeError(late)
+    assert str(caught.value) == (
+        f"train: another process of this run has not answered within --ddp_timeout ({late}). Fix: see whether it is "
+        "stopped, or give it longer, and start all of them again with --resume_from_checkpoint latest."
+    )
     for processes, error in ((1, text), (2, "mat1 and mat2 shapes cannot be multiplied")):
         with pytest.raises(RuntimeError, match=error[:9].replace("[", r"\[")), in_company(processes):
             raise RuntimeError(error)

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from ondevice.errors import UsageError
+from ondevice.train.order import mixed
 from ondevice.train.pictures import Cut, captioned, files_of
 
 
@@ -35,10 +36,30 @@ def test_captions_of_a_folder(tmp_path, caplog):
     assert [path.name for path in files_of(tmp_path, "data_dir")] == ["a.png", "b.jpg", "c.webp"]
 
 
+def test_pictures_with_several_captions(tmp_path):
+    """Each is taken, and a seed says which."""
+    save(tmp_path / "a.png")
+    lines(tmp_path, {"file_name": "a.png", "text": ["one", "two", "three"]})
+    (sample,) = captioned(tmp_path, "data_dir")
+    told = [sample.told(mixed(7, position)) for position in range(60)]
+    assert all(told.count(one) > 10 for one in ("one", "two", "three"))
+    assert told == [sample.told(mixed(7, position)) for position in range(60)]
+
+
+def test_how_pictures_are_made_smaller(tmp_path):
+    pixels = save(tmp_path / "a.png", 32, 32)
+    for name in ("bilinear", "lanczos"):
+        piece = Cut(8, True, resampling=name).of(tmp_path / "a.png", np.random.default_rng(0))
+        small = np.asarray(Image.fromarray(pixels).resize((8, 8), Image.Resampling[name.upper()]), np.float32)
+        np.testing.assert_allclose(piece.pixels, small.transpose(2, 0, 1) / 127.5 - 1, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "the line is no JSON ("),
+        ('{"file_name": "a.png", "text": []}', "the line has no file_name and text, two texts."),
+        ('{"file_name": "a.png", "text": ["x", 1]}', "the line has no file_name and text, two texts."),
         ('{"file_name": "a.png"}', "the line has no file_name and text, two texts."),
         ("[]", "the line has no file_name and text, two texts."),
         ('{"file_name": "../a.png", "text": "x"}', "file_name leads out of the folder."),

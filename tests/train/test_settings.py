@@ -132,6 +132,33 @@ def test_a_prior_needs_pictures(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_a_published_file_of_settings(tmp_path):
+    """SingleZombie/DiffusersExample's LoRA/cfg/mountain.json, and what else its script reads: names, and false for no
+    checkpoint."""
+    from ondevice.train import lora
+
+    given = {
+        "log_dir": "log", "output_dir": "ckpt", "data_dir": "dataset/mountain", "ckpt_name": "mountain",
+        "gradient_accumulation_steps": 1, "pretrained_model_name_or_path": "sd15", "rank": 8,
+        "enable_xformers_memory_efficient_attention": True, "learning_rate": 1e-4, "adam_beta1": 0.9,
+        "adam_beta2": 0.999, "adam_weight_decay": 1e-2, "adam_epsilon": 1e-08, "resolution": 512, "n_epochs": 200,
+        "checkpointing_steps": 500, "train_batch_size": 1, "dataloader_num_workers": 1,
+        "lr_scheduler_name": "constant", "resume_from_checkpoint": False, "noise_offset": 0.1, "max_grad_norm": 1.0,
+        "mixed_precision": None, "seed": None,
+    }  # fmt: skip
+    (tmp_path / "mountain.json").write_text(json.dumps(given))
+    parser = argparse.ArgumentParser()
+    add_flags(parser, lora.SETTINGS)
+    found = settings_of(parser.parse_args([str(tmp_path / "mountain.json")]), lora.SETTINGS)
+    names = {"log_dir": "logging_dir", "n_epochs": "num_train_epochs", "lr_scheduler_name": "lr_scheduler"}
+    for name, value in given.items():
+        assert getattr(found, names.get(name, name)) == (value or None), name
+    for name in ("log_dir", "ckpt_name"):  # a text that is needed, or has a default, is none
+        (tmp_path / "mountain.json").write_text(json.dumps(given | {name: False}))
+        with pytest.raises(UsageError, match=r"is not a text \(got false\)"):
+            settings_of(parser.parse_args([str(tmp_path / "mountain.json")]), lora.SETTINGS)
+
+
 def test_where_steps_are_logged_and_what_xl_is_told():
     """Flags of the scripts, as they have them."""
     from ondevice.train import lcm, lora
