@@ -70,8 +70,8 @@ def concat(low: Lowering, node: ir.Node) -> None:
     for index in range(len(node.inputs)):
         part = input_of(node, index)
         shape = static_shape(part)
-        if low.place(part) is None:  # else it is there
-            held = low.rows(part, dtype)
+        held = low.rows(part, dtype)
+        if held.tensor != target:  # else it is there
             places = {"s_offset": held.first, "d_offset": at * steps[axis]}
             dims = walk_of(node, shape, s=held.steps(shape), d=steps) | places
             low.emit("Concat", str(node.name), [held.tensor], [target], dims)

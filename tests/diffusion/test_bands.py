@@ -52,8 +52,8 @@ def normal(x, mean, variance):
 
 
 class Session:
-    """Stages as short formulas: a -> (b, twice as large) -> c = blur(normal(b)) -> d =
-    blur(normal(c)) + b -> sample."""
+    """Stages as short formulas: a -> (b, twice as large) -> c = blur(normal(b)) -> d = blur(normal(c)) + blur(b), which
+    gets the memory of b while it reads a row above and one below -> sample."""
 
     def run(self, component, inputs, *, stage, **_):
         given_ = dict(inputs)
@@ -64,7 +64,7 @@ class Session:
         if stage == 3:
             return {"c": blurred(normal(given_["b"], given_["b:mean"], given_["b:variance"]))}
         if stage == 4:
-            return {"d": blurred(normal(given_["c"], given_["c:mean"], given_["c:variance"])) + given_["b"]}
+            return {"d": blurred(normal(given_["c"], given_["c:mean"], given_["c:variance"])) + blurred(given_["b"])}
         return {"sample": blurred(normal(given_["d"], given_["d:mean"], given_["d:variance"]))[..., :3]}
 
 

@@ -38,6 +38,54 @@ def test_parts_of_rows_under_another_shape(rows, shape):
     np.testing.assert_allclose(on_device(model, inputs), expected, rtol=1e-4, atol=1e-5)
 
 
+INTS = "<int64[1] two = {2}, int64[1] five = {5}, int64[1] one = {1}>"
+CUT = "s = Slice(b, two, five, one) p = MatMul(s, w) y = Add(p, c)"
+TWICE = {  # where the rows stand of which the last three are cut
+    "columns of wider rows": "m = Neg(x) a, b = Split<axis=2, num_outputs=2>(m) z = Neg(a)",
+    "rows beside others": "m = MatMul(x, v) b = Add(m, c) k = MatMul(e, v) l = Add(k, c) z = Concat<axis=1>(l, b)",
+}
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("made", TWICE.values(), ids=TWICE)
+def test_rows_that_are_cut_twice(made, n):
+    weights = dict(
+        zip("wvc", np.split(np.random.default_rng(2).standard_normal((25, 16), dtype=np.float32), (8, 24)), strict=True)
+    )
+    weights |= {"w": weights["w"][:, :8], "v": weights["v"][:, :8], "c": weights["c"][0, :8]}
+    rows = 5 if "Split" in made else 7
+    text = f"""(float[{n},5,16] x, float[{n},2,16] e, float[8,8] w, float[16,8] v, float[8] c) =>
+        (float[{n},3,8] y, float[{n},{rows},8] z) {INTS} {{ {made} {CUT} }}"""
+    model = graph(text, **weights)
+    inputs = feed(model)
+    expected = by_onnxruntime(model, inputs, every=True)
+    rewrite(model)
+    for got, wanted in zip(on_device(model, inputs, every=True), expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize(
+    "joined", ["p = Concat<axis=1>(b, l, b) q = Neg(l)", "p = Concat<axis=1>(l, b) q = Concat<axis=1>(b, l)"]
+)
+def test_rows_that_are_joined_twice(joined, n):
+    """By one op, and by two: they stand in one of the places, and are copied to the other."""
+    weights = {"v": np.random.default_rng(2).standard_normal((16, 8), dtype=np.float32), "c": np.ones(8, np.float32)}
+    model = graph(
+        f"""(float[{n},5,16] x, float[{n},2,16] e, float[16,8] v, float[8] c) => (y, z) {{
+        m = MatMul(x, v) b = Add(m, c) k = MatMul(e, v) l = Add(k, c) {joined} y = Neg(p) z = Exp(q) }}""",
+        **weights,
+    )
+    inputs = feed(model)
+    expected = by_onnxruntime(model, inputs, every=True)
+    rewrite(model)
+    assert fused_ops(model) == {"LinearBias": 2}
+    for got, wanted in zip(on_device(model, inputs, every=True), expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.device
 def test_a_part_that_stays_float32_is_cast_for_who_reads_halves():
     """What sine is computed from is float32 whatever the storage; an attention beside it reads halves."""
