@@ -87,6 +87,43 @@ def test_rows_that_are_joined_twice(joined, n):
 
 
 @pytest.mark.device
+@pytest.mark.parametrize(
+    "tokens, after, shape",
+    [
+        (2, "r = Reshape(l, s) z = Neg(r)", "4,8"),
+        (1, "q = MatMul(x, v) t = Add(q, c) z = Mul(t, l)", "2,5,8"),
+    ],
+)
+def test_rows_of_items_that_stand_apart_are_read_by_others(tokens, after, shape):
+    """Under another shape, and as the gates of another product: each item's own."""
+    text = f"""(float[2,5,16] x, float[2,{tokens},16] e, float[16,8] v, float[8] c) =>
+        (float[2,{5 + tokens},8] y, float[{shape}] z) <int64[2] s = {{4, 8}}> {{
+        m = MatMul(x, v) b = Add(m, c) k = MatMul(e, v) l = Add(k, c) p = Concat<axis=1>(b, l) y = Neg(p) {after} }}"""
+    weights = np.random.default_rng(2).standard_normal((17, 8), dtype=np.float32)
+    model = graph(text, v=weights[:16], c=weights[16])
+    inputs = feed(model)
+    expected = by_onnxruntime(model, inputs, every=True)
+    rewrite(model)
+    assert ("LinearBiasGate" in fused_ops(model)) == (tokens == 1)
+    for got, wanted in zip(on_device(model, inputs, every=True), expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("target", ["host", "adreno_740", "mali_g715", "apple_a16"])
+def test_rows_that_begin_within_a_row(target):
+    """The last twelve of 22 numbers as three rows of four: kernels that read rows by their numbers cannot read them."""
+    text = """(float[1,22] x, float[4,8] w, float[8] c) => (y) <int64[2] of = {10, 12}, int64[3] r = {1, 3, 4}> {
+        n = Neg(x) a, b = Split<axis=1>(n, of) s = Reshape(b, r) p = MatMul(s, w) y = Add(p, c) }"""
+    weights, chosen = np.random.default_rng(2).standard_normal((5, 8), dtype=np.float32), load_target(target)
+    model = graph(text, w=weights[:4], c=weights[4])
+    inputs = feed(model)
+    expected = by_onnxruntime(model, inputs)
+    rewrite(model, chosen)
+    np.testing.assert_allclose(on_device(model, inputs, chosen), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.device
 def test_a_part_that_stays_float32_is_cast_for_who_reads_halves():
     """What sine is computed from is float32 whatever the storage; an attention beside it reads halves."""
     text = f"""(float[1,3,24] x) => (float[1,3,8] y, float[1,3,8] z) <{HEADS.format("1,3,8")}> {{

@@ -3,8 +3,13 @@ kept, do not depend on where a run went on."""
 
 from __future__ import annotations
 
+import io
+import itertools
+
+import numpy as np
 import pytest
 from parity.test_train import few_threads, losses, settings  # noqa: F401
+from PIL import Image
 
 from ondevice.train import lora
 
@@ -66,3 +71,39 @@ def test_a_run_that_goes_on_drops_what_an_unbroken_one_drops(tmp_path):
     for name in ("whole", "broken"):
         kept = {path.name for path in (tmp_path / name).glob("checkpoint-*")}
         assert kept == {"checkpoint-10", "checkpoint-11"}
+
+
+def test_readers_draw_numbers_of_their_own_and_say_how_large_a_picture_was():
+    """As its shard has it, so that Stable Diffusion XL is told that; no two samples have one seed, of any reader."""
+    from ondevice.train.lines import Lines
+    from ondevice.train.order import Share
+    from ondevice.train.part_files import Sample
+    from ondevice.train.pictures import Cut
+
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(file, "png")
+    samples = [Sample(text, file.getvalue(), text, whole) for text, whole in (("a", (480, 640)), ("b", None))]
+    taken = []
+    for rank in range(2):
+        lines = Lines(["one", "other"], Cut(16), Share(1, 1, rank, 2), 7, 1, 0, lambda *_: iter(samples), "flag")
+        taken += [item for (item,) in itertools.islice(lines, 4)]
+    sizes = {item["caption"]: item["sizes"].tolist()[:2] for item in taken}
+    assert sizes == {"a": [480, 640], "b": [20, 30]}
+    assert len({item["seed"] for item in taken}) == 8
+
+
+def test_captions_are_read_again_where_more_come_than_are_kept(monkeypatch):
+    from ondevice.train import parts
+
+    monkeypatch.setattr(parts, "_KEPT", 3)
+    texts, read = parts.Texts(None), []
+
+    def encoded(captions):
+        read.append([*captions])
+        return torch.tensor([[float(caption)] for caption in captions]), torch.tensor([-float(one) for one in captions])
+
+    monkeypatch.setattr(texts, "_encoded", encoded)
+    for captions in (["1", "2", "1"], ["2", "3"], ["1", "4", "2"], ["4"]):
+        states, pooled = texts.of(captions)
+        assert states.flatten().tolist() == [float(one) for one in captions] == (-pooled).tolist()
+    assert read == [["1", "2"], ["3"], ["1", "4", "2"]]

@@ -140,6 +140,10 @@ def test_where_a_piece_is(tmp_path):
         assert piece.whole == (16, 24) and piece.corner[0] == 0 and columns[0] == left
         seen.add((mirrored, left))
     assert len({one for one, _ in seen}) == 2 and len(seen) > 4
+    with (tmp_path / "a.png").open("rb") as file:  # that was made smaller
+        assert Cut(16).read(file, "a", np.random.default_rng(0), (480, 720)).whole == (480, 720)
+    fixed = Cut(16, fixed=True).of(tmp_path / "a.png", np.random.default_rng(1))
+    assert (fixed.whole, fixed.corner) == ((16, 16), (0, 0)), "as if it were all there is"
 
 
 def test_names_that_no_file_has(tmp_path, caplog):
