@@ -67,6 +67,20 @@ def test_rows_that_are_cut_twice(made, n):
 
 @pytest.mark.device
 @pytest.mark.parametrize("n", [1, 2])
+def test_every_other_row_is_not_read_as_rows_in_a_row(n):
+    text = f"""(float[{n},5,16] x, float[16,8] v, float[8] c) => (y)
+        <int64[1] zero = {{0}}, int64[1] five = {{5}}, int64[1] one = {{1}}, int64[1] two = {{2}}> {{
+        m = Neg(x) s = Slice(m, zero, five, one, two) p = MatMul(s, v) y = Add(p, c) }}"""
+    weights = np.random.default_rng(2).standard_normal((17, 8), dtype=np.float32)
+    model = graph(text, v=weights[:16], c=weights[16])
+    inputs = feed(model)
+    expected = by_onnxruntime(model, inputs)
+    rewrite(model)
+    np.testing.assert_allclose(on_device(model, inputs), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize(
     "joined", ["p = Concat<axis=1>(b, l, b) q = Neg(l)", "p = Concat<axis=1>(l, b) q = Concat<axis=1>(b, l)"]
 )
