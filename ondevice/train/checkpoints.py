@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ondevice.base.publish import published
+from ondevice.base.publish import published, system
 from ondevice.errors import CheckpointError, OutputError, UsageError
 from ondevice.train.average import Average
 from ondevice.train.records import FIX, FORMAT, read_state
@@ -94,7 +94,9 @@ class Checkpoints:
                 beside(folder)
             (folder / STATE).write_text(json.dumps(about, indent=1) + "\n", "utf-8")
         for old in self.all()[: -self._limit] if self._limit else ():
-            shutil.rmtree(old)
+            with system(str(old), OutputError):
+                (old / STATE).unlink()  # what is half removed is none
+                shutil.rmtree(old)
         return path
 
     def restore(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 
 import torch
@@ -109,6 +110,8 @@ def draw_class(settings: argparse.Namespace) -> None:
         mixed(settings.seed, there) % 2**32,
     )
     with drawing(source, settings.resolution, settings.revision) as pipe:
-        for number, picture in enumerate(wanted.by(pipe)):
+        places = (folder / f"class-{number:05}.png" for number in itertools.count(there))
+        free = (path for path in places if not path.exists())  # some may have been taken out
+        for picture, path in zip(wanted.by(pipe), free, strict=False):
             assert picture.pixels is not None, "no other model goes on"
-            write_picture(folder / f"class-{there + number:05}.png", picture.pixels, picture.parameters)
+            write_picture(path, picture.pixels, picture.parameters)

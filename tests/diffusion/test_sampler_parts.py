@@ -102,6 +102,14 @@ def test_a_schedule_in_two_parts(name: str, steps: int, spacing: str, part: floa
             assert lower.calls == table.calls[-left:]
 
 
+@pytest.mark.parametrize("strength", [0.05, 0.3, 0.51, 0.55, 0.7, 0.8, 0.999, 1.0])
+def test_or_up_where_a_pipeline_says_so(strength: float) -> None:
+    """As diffusers' pipeline of Stable Diffusion 3: `t_start = int(max(steps - min(steps * strength, steps), 0))`."""
+    whole, start = make_table("ddim", 20, SD15), int(max(20 - min(20 * strength, 20), 0))
+    found = make_table("ddim", 20, SD15, strength=strength, strength_rounds="up")
+    assert [call.timestep for call in found.calls] == [call.timestep for call in whole.calls[start:]]
+
+
 @pytest.mark.parametrize(
     ("name", "strength", "calls"), [("ddim", 0.55, 5), ("ddim", 0.59, 5), ("ddim", 1.0, 10), ("heun", 0.5, 9)]
 )

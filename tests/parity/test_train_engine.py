@@ -3,14 +3,18 @@ kept, do not depend on where a run went on."""
 
 from __future__ import annotations
 
+import argparse
 import io
 import itertools
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from parity.test_train import few_threads, losses, settings  # noqa: F401
 from PIL import Image
 
+from ondevice.errors import OutputError
 from ondevice.train import lora
 
 pytestmark = pytest.mark.parity
@@ -107,3 +111,31 @@ def test_captions_are_read_again_where_more_come_than_are_kept(monkeypatch):
         states, pooled = texts.of(captions)
         assert states.flatten().tolist() == [float(one) for one in captions] == (-pooled).tolist()
     assert read == [["1", "2"], ["3"], ["1", "4", "2"]]
+
+
+def test_a_checkpoint_that_is_half_removed_is_none(tmp_path, monkeypatch):
+    from ondevice.train import checkpoints
+
+    def half(path):
+        (path / "optimiser.safetensors").unlink()
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(checkpoints, "shutil", SimpleNamespace(rmtree=half))
+    with pytest.raises(OutputError, match=r"checkpoint-1: cannot be written \(Input/output error\)"):
+        trained(tmp_path, 4)
+    assert [path.name for path in checkpoints.Checkpoints(tmp_path).all()] == ["checkpoint-2", "checkpoint-3"]
+
+
+def test_pictures_of_a_class_take_the_place_of_none(tmp_path, monkeypatch):
+    """One was taken out, and two are missing: the names of those that are there stay theirs."""
+    from ondevice.train import subject
+
+    for number in (0, 2):
+        Image.new("RGB", (8, 8), (200, 0, 0)).save(tmp_path / f"class-{number:05}.png")
+    drawn = SimpleNamespace(pixels=np.zeros((8, 8, 3), np.uint8), parameters={"prompt": "a disc"})
+    monkeypatch.setattr(subject, "drawing", lambda *_: nullcontext(lambda prompt, **_: drawn))
+    words = {"class_data_dir": str(tmp_path), "num_class_images": 4, "class_prompt": "a disc", "seed": 7}
+    words |= {"resolution": 8, "num_inference_steps": 1, "validation_guidance": None, "revision": None}
+    subject.draw_class(argparse.Namespace(**words, pretrained_model_name_or_path="demo"))
+    colours = {path.name: Image.open(path).getpixel((0, 0))[0] for path in tmp_path.iterdir()}
+    assert colours == {f"class-{number:05}.png": 200 if number in (0, 2) else 0 for number in (0, 2, 3, 4)}
