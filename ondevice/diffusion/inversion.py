@@ -15,7 +15,7 @@ from ondevice.diffusion.guidance import is_guided
 from ondevice.diffusion.interpolation import lerp
 from ondevice.diffusion.loop import OnStep, run_loop
 from ondevice.diffusion.memory_budget import Way
-from ondevice.diffusion.request import InvertOptions, Request
+from ondevice.diffusion.request import InvertOptions, Request, request_of
 from ondevice.diffusion.request_checks import pictures_begun_from
 from ondevice.diffusion.roles import Entered
 from ondevice.diffusion.samplers import WITHOUT_BETAS
@@ -73,7 +73,7 @@ class Inverting(ABC):
         """
         kind = Inversion(options.pop("inversion", Inversion().way), options.pop("refine", 0))
         fields: dict[str, Any] = {"prompt": prompt, "image": image, **options}
-        return self.invert_request(Request(**fields), kind)
+        return self.invert_request(request_of(fields), kind)
 
     def invert_request(
         self, request: Request, inversion: Inversion, way: Way | None = None, on_step: OnStep | None = None

@@ -31,7 +31,7 @@ from ondevice.diffusion.memory_budget import Way, decoder_stages, default_size, 
 from ondevice.diffusion.model_files import ModelFiles
 from ondevice.diffusion.parallel import check_guided
 from ondevice.diffusion.previews import Preview, previewer
-from ondevice.diffusion.request import Options, Picture, Request
+from ondevice.diffusion.request import Options, Picture, Request, request_of
 from ondevice.diffusion.request_checks import (
     check_chunk,
     check_fast,
@@ -192,7 +192,7 @@ class Pipeline(Inverting):
             given = callback(self, done - 1, timestep, {"latents": latents})
             return (given or {}).get("latents")
 
-        requests = series_of(Request(**fields), count)
+        requests = series_of(request_of(fields), count)
         first, *others = self.draw_series(requests, on_step=None if callback is None else on_step)
         return replace(first, others=tuple(others))
 
@@ -364,7 +364,10 @@ class Pipeline(Inverting):
 
 
 def _seed_of(generator: Any) -> dict[str, Any]:
-    """The fields of a Request for a torch.Generator."""
+    """The fields of a Request for a torch.Generator. Raises UsageError for anything else."""
+    if not hasattr(generator, "initial_seed"):
+        what = f"of another type (got {type(generator).__name__}, expected a torch.Generator)."
+        raise UsageError(what, where="generator", fix="give seed=1 instead")
     mode = {"seed_mode": "cuda"} if generator.device.type == "cuda" else {}
     return {"seed": generator.initial_seed()} | mode
 

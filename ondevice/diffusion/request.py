@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, TypedDict
 
 import numpy as np
@@ -75,6 +76,7 @@ class Request:
 
     def __post_init__(self) -> None:
         """Refuse what no pipeline can use."""
+        self._check_types()
         for name, pixels in self.given_pictures().items():
             if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
                 what = f"not pixels (got {pixels.dtype}{list(pixels.shape)}, expected uint8[h, w, 3])"
@@ -93,6 +95,24 @@ class Request:
             what = "the schedule goes on from latents, and none were given"
             raise UsageError(what, where="denoising_start", fix="give those that a run with denoising_end left")
         self._check_noise()
+
+    def _check_types(self) -> None:
+        """Refuse what is of another type than a field has; NumPy's numbers become Python's."""
+        for name in (one.name for one in fields(self)):
+            if isinstance(value := getattr(self, name), np.generic):
+                object.__setattr__(self, name, value.item())
+        asked = {name: getattr(self, name) for name in (*_TEXTS, *_NUMBERS, *_ARRAYS)} | {**self.pictures}
+        for name, value in asked.items():
+            kind: type | tuple[type, ...]
+            if name in _TEXTS:
+                kind, expected, fix = str, "a str", "give one text; `num_images_per_prompt` draws several of it"
+            elif name in _NUMBERS:
+                kind, expected, fix = (int, float), "a number", "give a number"
+            else:
+                kind, expected, fix = np.ndarray, "an array", "open it, say by PIL"
+            if value is not None and not isinstance(value, kind):
+                got = repr(value) if isinstance(value, str) else type(value).__name__
+                raise UsageError(f"of another type (got {got}, expected {expected}).", where=name, fix=fix)
 
     def parts(self) -> dict[str, float]:
         """The parts of the schedule that are left to other models, as sampler's options."""
@@ -138,6 +158,23 @@ class Request:
     def texts(self) -> dict[str, str | None]:
         """The texts that pipelines name."""
         return {"prompt": self.prompt, "negative_prompt": self.negative_prompt}
+
+
+_TEXTS = ("prompt", "negative_prompt", "sampler")
+_NUMBERS = (
+    "num_inference_steps", "guidance_scale", "seed", "variation_seed", "variation_strength", "noise_seed_delta",
+    "width", "height", "strength", "denoising_end", "denoising_start", "decode_chunk",
+)  # fmt: skip
+_ARRAYS = ("latents", "image", "mask")
+
+
+def request_of(words: Mapping[str, Any]) -> Request:
+    """A request of words that were given to a call. Raises TypeError for one that is none; UsageError as `Request`."""
+    known = [one.name for one in fields(Request)]
+    for word in (word for word in words if word not in known):
+        near = difflib.get_close_matches(word, [*known, *Options.__annotations__], 1)
+        raise TypeError(f"got an unexpected keyword argument {word!r}" + (f" (is {near[0]!r} meant?)" if near else ""))
+    return Request(**words)
 
 
 class Options(TypedDict, total=False):

@@ -369,6 +369,8 @@ def test_in_the_words_of_diffusers(device: str, mode: str) -> None:
     plain = painter()("x", num_inference_steps=3, sampler="ddim", seed=7, seed_mode=mode)
     assert np.array_equal(changed.start, plain.start) and not np.array_equal(changed.latents, plain.latents)
     assert plain.images[0].size == (24, 16) and np.array_equal(np.array(plain.images[0]), plain.pixels)
+    with pytest.raises(UsageError, match=r"generator: of another type \(got int, expected a torch.Generator\)"):
+        painter()("x", generator=3)
 
 
 def test_rescaled_guidance() -> None:

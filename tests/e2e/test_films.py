@@ -123,8 +123,8 @@ def test_a_batch(bundle: Path, draw, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["a cat"], "prompt: this model takes no such text Fix: leave it out."),
-        (["--negative", "a cat"], "negative_prompt: this model takes no such text Fix: leave it out."),
+        (["a cat"], "prompt: this model takes no such text. Fix: leave it out."),
+        (["--negative", "a cat"], "negative_prompt: this model takes no such text. Fix: leave it out."),
         (["--frames", "4"], "frame_count: the bundle has no plans of so many (got 4, expected 5). Fix: use 5."),
         (["--fps", "70"], "fps: out of range (got 70.0, expected 1 to 60)"),
         (["--decode-chunk", "0"], "decode_chunk: the bundle does not decode 5 frames so (got 0 at once"),
