@@ -57,6 +57,11 @@ def test_the_denoisers_have_as_many_weights_as_is_published(name):
     assert abs(count - COUNTS[name]) <= 0.001 * COUNTS[name]
 
 
+def test_a_picture_leaves_as_many_calls_as_in_diffusers(tiny):
+    """A part of a call is one: `int(max(steps - steps * strength, 0))` are left out."""
+    assert build(tiny).pipeline()["latents"]["rounds"] == "up"
+
+
 def test_its_graphs(tiny):
     model = build(tiny)
     assert model.roles[-5:] == ("condition", "modulation", "transformer", "vae_decoder", "vae_encoder")

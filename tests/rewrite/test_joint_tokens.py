@@ -146,6 +146,29 @@ def test_traffic_counts_parts_as_parts():
         assert call.reads == weights + gates + 2 * rows  # what it multiplies, and the residual
 
 
+APART = {  # what is joined of a, b of one product and c, d of another, and along which axis these are parts of it
+    "other columns": (2, "y = Concat<axis=1>(a, d) z = Concat<axis=1>(b, c)", (4, 4)),
+    "beside each other": (2, "y = Concat<axis=2>(a, c) z = Concat<axis=2>(b, d)", (2, 8)),
+    "along another axis": (0, "y = Concat<axis=0>(a, c) z = Concat<axis=0>(b, d)", (2, 8)),
+    "rows": (1, "y = Concat<axis=1>(a, c) z = Concat<axis=1>(b, d)", (2, 8)),
+}
+
+
+@pytest.mark.parametrize("axis, joined, shape", APART.values(), ids=APART)
+def test_others_stay_apart(axis, joined, shape):
+    weights = {"v": made(8, 8), "w": made(8, 8)}
+    text = f"""(float[2,2,8] x, float[2,2,8] e, float[8,8] v, float[8,8] w) => (y, z) {{
+        m = MatMul(x, v) a, b = Split<axis={axis}, num_outputs=2>(m)
+        k = MatMul(e, w) c, d = Split<axis={axis}, num_outputs=2>(k) {joined} }}"""
+    model = graph(text, **weights)
+    inputs = feed(model)
+    expected = by_onnxruntime(model, inputs, every=True)
+    assert expected[0].shape[1:] == shape
+    rewrite(model)
+    for got, wanted in zip(by_onnxruntime(model, inputs, every=True), expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.device
 @pytest.mark.parametrize("n", [1, 2])
 def test_a_sum_that_is_joined_adds_its_own_rows(n):
