@@ -226,6 +226,8 @@ def test_names_in_single_files(part):
         layout.place("vision_model.encoder.layers.0.self_attn.v_proj.bias", config) if part == "image_encoder" else None
     )
     assert value is None or (value.part, value.parts) == (2, 3)
+    turned = {name for name, place in places.items() if place.transposed}
+    assert value is None or turned == {"visual_projection.weight"}, "OpenCLIP multiplies by it from the right"
     spare = "output_blocks.11.1.time_stack.0.attn2.to_q.weight"
     assert layout.spare(spare, config) == (part == "unet") and not layout.spare("time_stack.0.norm3.bias", config)
 

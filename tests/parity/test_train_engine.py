@@ -139,3 +139,19 @@ def test_pictures_of_a_class_take_the_place_of_none(tmp_path, monkeypatch):
     subject.draw_class(argparse.Namespace(**words, pretrained_model_name_or_path="demo"))
     colours = {path.name: Image.open(path).getpixel((0, 0))[0] for path in tmp_path.iterdir()}
     assert colours == {f"class-{number:05}.png": 200 if number in (0, 2) else 0 for number in (0, 2, 3, 4)}
+
+
+def test_every_picture_of_a_class_is_taken_beside_fewer_of_a_subject(tmp_path):
+    """In an epoch; each with numbers of its own, those of the class last."""
+    from ondevice.train.pictures import Cut, Sample
+    from ondevice.train.samples import Pictures, collated
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    own, prior = (
+        [Sample(tmp_path / "a.png", f"{name}{number}") for number in range(count)]
+        for name, count in (("s", 2), ("c", 3))
+    )
+    data = Pictures(own, Cut(8), 7, prior)
+    batch = collated([data[position] for position in range(len(data))])
+    assert {*batch["captions"][:3]} == {"s0", "s1"} and {*batch["captions"][3:]} == {"c0", "c1", "c2"}
+    assert len(batch["captions"]) == len({*batch["seeds"]}) == 6
