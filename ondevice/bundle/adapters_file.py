@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ondevice.bundle import format as f
 from ondevice.bundle.made_file import FLOATS, At, number
+from ondevice.bundle.weight_entry import WeightEntry
 from ondevice.graph.adapted import Shape
 from ondevice.lower.stored import leaves_of
-
-if TYPE_CHECKING:
-    from ondevice.bundle.manifest import WeightEntry
 
 MAX_ADAPTERS, MAX_NAME, MAX_TERMS = 256, 64, 16
 PRODUCT, WHOLE = ("up", "down"), ("full",)

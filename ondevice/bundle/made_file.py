@@ -6,15 +6,13 @@ The specification is docs/adapters.md, section "In a bundle".
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ondevice.bundle import format as f
+from ondevice.bundle.weight_entry import WeightEntry
 from ondevice.graph.adapted import Module, Modules, leaves
 from ondevice.graph.ranks import MOST, SHARE
 from ondevice.lower.stored import NUMBERS, OPS, SCALES, Expression, Leaf, leaves_of, number_step, ops_of, step
-
-if TYPE_CHECKING:
-    from ondevice.bundle.manifest import WeightEntry
 
 MAX_DEPTH, MAX_LEAVES = 12, 4_096  # of one weight's expression
 MAX_PARTS = 16

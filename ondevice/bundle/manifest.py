@@ -11,10 +11,10 @@ from ondevice.bundle.made_file import check_all, check_stored, key_of, parse_any
 from ondevice.bundle.pipeline import PipelineSpec
 from ondevice.bundle.pipeline_file import Path, parse_pipeline
 from ondevice.bundle.targets import TargetEntry, parse_targets
+from ondevice.bundle.weight_entry import WeightEntry
 from ondevice.errors import BundleError
 from ondevice.graph.adapted import Modules
 from ondevice.lower.program import DTYPES
-from ondevice.lower.stored import Expression
 from ondevice.plan.plan import ALIGN
 
 TOKENIZERS = ("bpe", "unigram")  # kinds: docs/tokenizer.md
@@ -26,19 +26,6 @@ class FileEntry:
 
     bytes: int
     sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class WeightEntry:
-    """A tensor in a shard: little-endian, row-major, at a multiple of ALIGN bytes. `made`: how it comes from weights of
-    the checkpoint, of those that adapters may change."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    file: str
-    offset: int
-    bytes: int
-    made: Expression | None = None
 
 
 @dataclass(frozen=True, slots=True)

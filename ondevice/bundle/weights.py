@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ondevice.bundle import format as f
-from ondevice.bundle.manifest import WeightEntry
+from ondevice.bundle.weight_entry import WeightEntry
 from ondevice.errors import BundleError
 from ondevice.lower.stored import Expression
 from ondevice.plan.plan import ALIGN, Plan, home

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ondevice.bundle.manifest import WeightEntry
 from ondevice.bundle.plan_file import dump_plan, plan_stem, weight_bytes
 from ondevice.bundle.targets import taken_by
+from ondevice.bundle.weight_entry import WeightEntry
 from ondevice.bundle.weights import shard_sizes
 from ondevice.errors import BundleError
 from ondevice.lower.local_memory import local_bytes

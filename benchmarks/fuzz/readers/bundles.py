@@ -25,10 +25,11 @@ from benchmarks.fuzz.readers import small
 from ondevice.bundle.format import MANIFEST, Checker, dump_json, load_json
 from ondevice.bundle.kernels import check_launches
 from ondevice.bundle.made_file import dump_made, parse_made
-from ondevice.bundle.manifest import WeightEntry, parse_manifest
+from ondevice.bundle.manifest import parse_manifest
 from ondevice.bundle.packed import LOCAL, read_directory
 from ondevice.bundle.plan_file import dump_plan, parse_plan
 from ondevice.bundle.reader import Bundle, open_bundle
+from ondevice.bundle.weight_entry import WeightEntry
 from ondevice.converters import build
 from ondevice.diffusion.samplers import SamplerTable, make_table, run_table
 from ondevice.errors import BundleError
