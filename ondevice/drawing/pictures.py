@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -208,8 +209,13 @@ def _asked_size(args: argparse.Namespace, bundle: ModelFiles) -> tuple[int, int]
     have = [(width * scale, height * scale) for width, height in memory_budget.latent_sizes(bundle)]
     possible = all(side % scale == 0 for side in size)
     if possible and have and size not in have and not memory_budget.takes_any_size(bundle):
-        names, asked = ["{}x{}".format(*one) for one in have], "{}x{}".format(*size)
-        what = f"the bundle draws no pictures of {asked} (it draws {', '.join(names)})."
-        fix = f"convert the checkpoint again with `--size {','.join([*names, asked])}`"
-        raise UsageError(what, where="--size", fix=fix)
+        raise no_such_size(size, have, "--size")
     return size
+
+
+def no_such_size(size: tuple[int, int], have: Sequence[tuple[int, int]], where: str) -> UsageError:
+    """What is wrong where a picture of `size` pixels is asked for, and a bundle draws those of `have` alone."""
+    asked, *names = ("{}x{}".format(*one) for one in (size, *have))
+    what = f"the bundle holds no such size (got {asked}, expected one of {', '.join(names)})."
+    fix = f"use one of these, or convert with --size {','.join([*names, asked])}"
+    return UsageError(what, where=where, fix=fix)

@@ -16,6 +16,7 @@ from ondevice.diffusion.request import Request
 from ondevice.diffusion.request_checks import check_given, check_mask, picture_size
 from ondevice.diffusion.samplers import SAMPLERS, make_table
 from ondevice.drawing.engine import Opened
+from ondevice.drawing.pictures import no_such_size
 from ondevice.errors import UsageError
 from ondevice.serving.adapters import Adapters
 
@@ -120,15 +121,12 @@ class Served:
             return self._opened.way_of(request, changed)
 
     def _check_size(self, size: tuple[int, int]) -> None:
-        got = f"{size[0]}x{size[1]}"
         if self.any_size:
             if size[0] * size[1] > LARGEST:
-                what = f"the picture is too large (got {got}, expected at most {LARGEST} pixels)."
+                what = f"the picture is too large (got {size[0]}x{size[1]}, expected at most {LARGEST} pixels)."
                 raise UsageError(what, where="size", fix="ask for a smaller one")
         elif size not in self.sizes:
-            have = ", ".join(f"{width}x{height}" for width, height in self.sizes)
-            what = f"the bundle holds no such size (got {got}, expected one of {have})."
-            raise UsageError(what, where="size", fix=f"use one of these, or convert with --size {got}")
+            raise no_such_size(size, self.sizes, "size")
 
     def facts(self) -> dict[str, Any]:
         """What a page offers, as JSON."""

@@ -184,8 +184,10 @@ def test_wrong_use_says_what_to_do(bundle, tmp_path, capsys):
     assert "is not a size (expected WIDTHxHEIGHT" in fails(capsys, errors.UsageError, *draw, "--size", "big")
     for empty in ("0x128", "128x0"):
         assert f"{empty!r} has no pixels" in fails(capsys, errors.UsageError, *draw, "--size", empty)
-    said = "the bundle draws no pictures of 256x256 (it draws 128x128, 64x72). Fix: convert the checkpoint again with "
-    said += "`--size 128x128,64x72,256x256`"
+    said = (
+        "--size: the bundle holds no such size (got 256x256, expected one of 128x128, 64x72). Fix: use one of these, "
+    )
+    said += "or convert with --size 128x128,64x72,256x256."
     assert said in fails(capsys, errors.UsageError, *draw, "--size", "256x256")
     assert "multiple of 8" in fails(capsys, errors.UsageError, *draw, "--size", "100x128")
     assert "name a file in an existing" in fails(

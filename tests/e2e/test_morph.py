@@ -243,7 +243,7 @@ def test_a_file_that_would_be_lost_is_refused(run, ends, tmp_path):
 def test_a_size_without_plans_names_those_that_there_are(run, tmp_path):
     words = ["--size", "32x16", "--fit", "crop", "--out", tmp_path / "a.gif"]
     said = run(*words, code=errors.UsageError.exit_code).err
-    assert "--size: the bundle draws no pictures of 32x16 (it draws 24x16)." in said
+    assert "--size: the bundle holds no such size (got 32x16, expected one of 24x16)." in said
 
 
 def psnr(one, other):
