@@ -88,8 +88,8 @@ def _kept_near(low: Lowering, attention: Attention, way: Way) -> dict[str, int]:
     return tuning | {"SETS": min(tuning["SETS"], max(fitting, default=1))}
 
 
-def flash_rows(low: Lowering, node: ir.Node, attention: Attention, way: Way) -> None:
-    """One command, for few keys: so many that its loops and arrays are made for just these."""
+def of_few_keys(low: Lowering, node: ir.Node, attention: Attention, way: Way) -> None:
+    """One command, whose loops and arrays are made for just so many keys."""
     operands, keys = [tensor for tensor, _, _ in attention.parts.values()], attention.sizes["keys"]
     dims = attention.sizes | attention.rows("qkv") | {"scale": attention.scale}
     low.emit_node(node, operands, dims, build=Build(attention.defines | {"KEYS": keys}, kernel=way.first))

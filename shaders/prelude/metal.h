@@ -183,6 +183,7 @@ static inline float od_lanes_max(vec v) {
 
 #define LOWEST          (-3.402823466e+38f)                 // most negative finite float
 #define PREFETCH(p)                                         // GPUs hide latency with other work-items
+#define PREFETCH_NEAR(p)
 #define SPLAT(s)        od_splat(s)
 #define AS_UINT(s)      as_type<uint>(s)                    // the bits of a float, and back
 #define AS_FLOAT(s)     as_type<float>(s)

@@ -177,10 +177,12 @@ static inline float od_lanes_max(vec given) {
 #ifdef __has_builtin
 #if __has_builtin(__builtin_prefetch)
 #define PREFETCH(p)     __builtin_prefetch(p, 0, 2)         // a hint: p is read soon; not into the nearest cache
+#define PREFETCH_NEAR(p) __builtin_prefetch(p, 0, 3)        // or into that one, too
 #endif
 #endif
 #ifndef PREFETCH
 #define PREFETCH(p)
+#define PREFETCH_NEAR(p)
 #endif
 #define SPLAT(s)        ((vec)(s))
 #define AS_UINT(s)      as_uint(s)                          // the bits of a float, and back

@@ -164,7 +164,7 @@ HEADS = [
 
 
 FLASH, PARTIAL = ("flash_attention",), ("attention_scores", "softmax_stats", "attention_mix")
-ROWS = ("flash_rows",)  # of few keys, without a mask
+ROWS, NEAR = ("flash_rows",), ("flash_near",)  # of few keys, and of some more, without a mask
 
 
 def masks(mask):
@@ -183,7 +183,7 @@ def attention(bench, q, k, v, heads, stored, mask=None, tuning=None, way=FLASH):
     sizes = {"batch": batch, "queries": queries, "keys": k.shape[1], "heads": heads, "scale": d**-0.5}
     dims = sizes | {"q_row": width, "k_row": width, "v_row": width, "q_from": 0, "k_from": 0, "v_from": 0}
     inputs, built = [q, k, v, q if mask is None else mask], {"D": d} | masks(mask)
-    if way == ROWS:
+    if way in (ROWS, NEAR):
         inputs, built = [q, k, v], {"D": d, "KEYS": k.shape[1]}
     tuned = (tuning or {}).get(way[0])
     return bench.run(KERNELS[way[0]], inputs, (q.shape, q.dtype), dims, tuned, F16=half(stored), **built)
@@ -274,9 +274,9 @@ def test_partially_fused_tunings(bench: Bench, name, stored, tuning):
     check_attention(bench, (1, 37, 83, 2, 40), stored, tuning={name: tuning}, way=PARTIAL)
 
 
-def check_parts_of_rows(bench, name, stored, tokens=19):
+def check_parts_of_rows(bench, name, stored, tokens=19, keys=7):
     """q, k and v as columns of one product, and k and v of another: the same numbers as apart."""
-    heads, d, batch, keys = 2, 12, 2, 7
+    heads, d, batch = 2, 12, 2
     width = heads * d
     wide, pair = (
         values("normal", (batch, tokens, 3 * width), stored),
@@ -291,16 +291,11 @@ def check_parts_of_rows(bench, name, stored, tokens=19):
         ((wide, wide, wide), own, (q, k, v)),
         ((wide, pair, pair), other, (q, *(np.ascontiguousarray(part) for part in np.split(pair, 2, axis=2)))),
     ):
-        few = name == ROWS[0]
+        few = (name,) in (ROWS, NEAR)
         settings = {"F16": half(stored), "D": d} | ({"KEYS": dims["keys"]} if few else {})
-        got = bench.run(KERNELS[name], [*inputs, wide][: 3 if few else 4], (q.shape, q.dtype), dims, **settings)
-        want = bench.run(
-            KERNELS[name],
-            [*rows, q][: 3 if few else 4],
-            (q.shape, q.dtype),
-            apart | {"keys": rows[1].shape[1]},
-            **settings,
-        )
+        given, count = apart | {"keys": rows[1].shape[1]}, 3 if few else 4
+        got = bench.run(KERNELS[name], [*inputs, wide][:count], (q.shape, q.dtype), dims, **settings)
+        want = bench.run(KERNELS[name], [*rows, q][:count], (q.shape, q.dtype), given, **settings)
         np.testing.assert_array_equal(got, want)
 
 
@@ -308,6 +303,7 @@ def check_parts_of_rows(bench, name, stored, tokens=19):
 def test_attention_over_parts_of_rows(bench: Bench, stored):
     check_parts_of_rows(bench, "flash_attention", stored)
     check_parts_of_rows(bench, "flash_rows", stored)
+    check_parts_of_rows(bench, "flash_near", stored, tokens=39, keys=35)
 
 
 @pytest.mark.parametrize("stored, tuning", tunings(KERNELS["flash_attention"]))
@@ -331,11 +327,30 @@ def test_tunings_of_attention_to_few_keys(bench: Bench, stored, tuning):
     check_attention(bench, (1, 67, 31, 2, 40), stored, tuning={"flash_rows": tuning}, way=ROWS)
 
 
+# the fewest keys; heads narrower than a vector, no whole ones, and of 1, 2, 3, 5 and 7 vectors, the widest; queries
+# beyond a work-item's; a text's keys, an 8x8 picture's, one more than whole tiles have; the most
+SOME = [(1, 1, 33, 1, 1), (2, 35, 33, 3, 7), (2, 70, 77, 2, 40), (1, 64, 64, 2, 160), (1, 33, 41, 2, 24)]
+SOME += [(2, 19, 39, 2, 80), (1, 530, 128, 1, 16), (1, 5, 65, 1, 112), (1, 9, 77, 1, 512)]
+
+
+@pytest.mark.parametrize("number", range(len(SOME)))
+def test_attention_to_some_keys(bench: Bench, number):
+    check_attention(bench, SOME[number], ("f32", "f16")[number % 2], way=NEAR)
+    check_attention(bench, SOME[number], ("f16", "f32")[number % 2], spread=30.0, way=NEAR)
+
+
+@pytest.mark.parametrize("stored, tuning", tunings(KERNELS["flash_near"]))
+def test_tunings_of_attention_to_some_keys(bench: Bench, stored, tuning):
+    check_attention(bench, (2, 67, 45, 3, 10), stored, tuning={"flash_near": tuning}, way=NEAR)
+    check_attention(bench, (1, 67, 77, 2, 40), stored, tuning={"flash_near": tuning}, way=NEAR)
+
+
+@pytest.mark.parametrize("way, tokens", [(ROWS, 21), (NEAR, 41)], ids=["rows", "near"])
 @pytest.mark.parametrize("operand", ["q", "k", "v"])
-def test_attention_to_few_keys_hides_no_nan(bench: Bench, operand):
-    given = {name: values("normal", (1, 21, 16), "f32", seed) for seed, name in enumerate("qkv")}
+def test_attention_to_few_keys_hides_no_nan(bench: Bench, operand, way, tokens):
+    given = {name: values("normal", (1, tokens, 16), "f32", seed) for seed, name in enumerate("qkv")}
     given[operand][0, 9, 3] = np.nan
-    got = np.isnan(attention(bench, *given.values(), 1, "f32", way=ROWS))
+    got = np.isnan(attention(bench, *given.values(), 1, "f32", way=way))
     assert got[0, 9].all() if operand == "q" else got.all() if operand == "k" else got[..., 3].all()
     if operand == "q":
         assert not got[0, :9].any()

@@ -99,11 +99,9 @@ BY_HAND |= {
 FRAMES = {"batch": 2, "queries": 14, "keys": 14, "heads": 2, "scale": 0.25} | dict.fromkeys(
     ("q_row", "k_row", "v_row"), 32
 )
-BY_HAND["flash_rows"] = (
-    FRAMES | dict.fromkeys(("q_from", "k_from", "v_from"), 0),
-    [2 * 14 * 32] * 4,
-    {"D": 16, "KEYS": 14},
-)
+FRAMES |= dict.fromkeys(("q_from", "k_from", "v_from"), 0)
+BY_HAND["flash_rows"] = (FRAMES, [2 * 14 * 32] * 4, {"D": 16, "KEYS": 14})
+BY_HAND["flash_near"] = (FRAMES | {"keys": 37}, [2 * 14 * 32, *[2 * 37 * 32] * 2, 2 * 14 * 32], {"D": 16, "KEYS": 37})
 HEADS = {"rows": 8, "cols": 8, "heads": 2, "tokens": 2, "x_row": 20, "x_from": 4, "x_batch": 60, "epsilon": 1e-6}
 HEADS |= {"y_from": 16, "y_batch": 64}
 BY_HAND |= dict.fromkeys(("rms_norm", "rms_norm_local"), (HEADS, [120, 8, 112], {}))

@@ -50,6 +50,7 @@ def test_every_kernel_is_part_of_a_way() -> None:
         ["flash_panels", "flash_matrix"],
         ["flash_registers"],
         ["flash_local"],
+        ["flash_near"],
         ["flash_rows"],
         ["flash_attention"],
         ["attention_scores_tiles", "softmax_online", "attention_mix_tiles"],
@@ -220,7 +221,7 @@ def test_flash_attention_within_its_bounds(bounds, reason) -> None:  # type: ign
 def test_wide_heads_have_fewer_queries_at_a_time(head, tuned, sets) -> None:  # type: ignore[no-untyped-def]
     """What a work-item keeps of 64 queries and their sums takes 64 * 2 * head floats; a megabyte is near."""
     q, k, v, y = (
-        ir.Value(name=n, shape=ir.Shape([1, 70, head]), type=ir.TensorType(ir.DataType.FLOAT)) for n in "qkvy"
+        ir.Value(name=n, shape=ir.Shape([1, 130, head]), type=ir.TensorType(ir.DataType.FLOAT)) for n in "qkvy"
     )
     attributes = ir.convenience.convert_attributes({"heads": [1], "scale": 1.0})
     node = ir.Node(DOMAIN, "Attention", [q, k, v], attributes, outputs=[y], name="attend")

@@ -279,7 +279,7 @@ MEANINGS: dict[str, Callable[[Given], np.ndarray]] = {
     **dict.fromkeys(("conv2d_bands", "conv2d_nhwc", "conv2d_tiles", "conv2d_waves"), convolution),
     **dict.fromkeys(("group_norm_nhwc", "group_norm_nhwc_any", "group_norm_local"), group_norm),
     **dict.fromkeys(("layer_norm", "layer_norm_local"), layer_norm),
-    **dict.fromkeys(("flash_attention", "flash_local", "flash_registers", "flash_rows"), attention),
+    **dict.fromkeys(("flash_attention", "flash_local", "flash_near", "flash_registers", "flash_rows"), attention),
     **dict.fromkeys(("ada_layer_norm", "ada_layer_norm_local"), ada_layer_norm),
     **dict.fromkeys(("rms_norm", "rms_norm_local"), rms_norm),
     "gated_add": gated_add,
