@@ -248,7 +248,7 @@ def test_a_step_of_a_distillation_is_the_formula(recipe, shards, xl, tmp_path): 
 
 
 def test_a_student_goes_on_and_draws(shards, xl, tmp_path):  # noqa: F811
-    more = {"num_ddim_timesteps": 40, "resume_from_checkpoint": "latest"}
+    more = {"num_ddim_timesteps": 40, "timestep_scaling_factor": 8, "resume_from_checkpoint": "latest"}
     for name, steps in (("whole", (2,)), ("broken", (1, 2))):
         for count in steps:
             assert train("lcm", *given(shards, tmp_path / name, xl, **more, max_train_steps=count)) == 0
@@ -257,6 +257,10 @@ def test_a_student_goes_on_and_draws(shards, xl, tmp_path):  # noqa: F811
     same(*(tmp_path / name / "model/unet/diffusion_pytorch_model.safetensors" for name in ("whole", "broken")))
     about = json.loads((model / "scheduler" / "scheduler_config.json").read_text())
     assert about["_class_name"] == "LCMScheduler" and about["original_inference_steps"] == 40
+    assert (
+        about["timestep_scaling"] == 8
+        and json.loads((model / "model_index.json").read_text())["force_zeros_for_empty_prompt"]
+    ), "it draws as it was trained"
     drawn_by("lcm-sdxl", "--checkpoint", model, folder=tmp_path, steps=4)
 
 

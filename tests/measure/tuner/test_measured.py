@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ondevice.lower.kernel_file import load_all
@@ -109,6 +109,7 @@ def _read(text):
 choices = st.fixed_dictionaries({name: st.sampled_from(values) for name, values in MATMUL.header["tune"].items()})
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
         st.tuples(st.integers(1, 4), st.integers(1, 3)), st.tuples(choices, st.integers(1, 99)), min_size=1, max_size=8
