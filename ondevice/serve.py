@@ -67,9 +67,9 @@ def run(args: argparse.Namespace) -> int:
     draws = engine.engine_of(args)
     news = News()
     jobs, served = Jobs(news.ring), Served(draws.open(args.bundle), args.lora_dir)
-    gallery = Gallery(args.gallery)
     sock = listen(args.host, args.port)
     with sock:
+        gallery = Gallery(args.gallery)  # no folder is made where nothing can be served
         painter = Painter(draws.open(args.bundle), jobs, gallery)
         if not is_loopback(args.host):
             log.warning(

@@ -17,12 +17,13 @@ from ondevice.serving.server import address_of, is_loopback, listen, names_of
 def test_a_port_that_is_taken(bundle, tmp_path, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        words = ["serve", str(bundle), "--port", str(port), "--gallery", str(tmp_path)]
+        words = ["serve", str(bundle), "--port", str(port), "--gallery", str(tmp_path / "gallery")]
         assert cli.main(words) == 2
     assert capsys.readouterr().err == (
         f"error: --port {port}: another program listens on port {port} of 127.0.0.1. "
         "Fix: end it, or name another port with --port (0: any).\n"
     )
+    assert not (tmp_path / "gallery").exists()
 
 
 @pytest.mark.parametrize(
