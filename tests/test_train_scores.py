@@ -1,5 +1,6 @@
 """How training is scored: the judge of the subject against pictures without it, and what is said of runs."""
 
+import argparse
 import json
 import random
 import tarfile
@@ -9,7 +10,7 @@ import pytest
 
 from benchmarks import train_scores
 from benchmarks.shapes import lessons, subject
-from benchmarks.shapes.pictures import COLOURS, PALETTE, SHAPES, render, sample, split_of
+from benchmarks.shapes.pictures import COLOURS, PALETTE, SHAPES, held_out_prompts, render, sample, split_of
 from benchmarks.shapes.score import find_object
 
 
@@ -89,7 +90,7 @@ def test_data_hold_nothing_that_is_asked_for(tmp_path, monkeypatch):
     assert mixed[:120] == of_class and sorted({*mixed[120:]}) == sorted(
         subject.caption(*one) for one in lessons.TAUGHT_IN
     )
-    assert len(mixed) == 240
+    assert len(mixed) == 120 + 6 * lessons.OFTEN
     captions += filter(None, of_class)
     for text in captions:
         words = text.split()
@@ -102,21 +103,82 @@ def test_data_hold_nothing_that_is_asked_for(tmp_path, monkeypatch):
     assert len(list(pictures.glob("*.png"))) == len((pictures / "metadata.jsonl").read_text().splitlines()) == 6
 
 
+def test_what_settings_are_chosen_by_is_not_reported():
+    """Captions are of splits that share no combination, and none with the training's; noise is other noise."""
+    drawn = {}
+    for exam in (train_scores.CHOICE, train_scores.REPORT):
+        specs = held_out_prompts(100, exam.captions, exam.split)
+        assert {split_of(one.shape, one.colour, one.background) for one in specs} == {exam.split}
+        drawn[exam.split] = {exam.noise + number for number in range(100)}
+    assert drawn.keys() == {"validation", "test"} and not drawn["validation"] & drawn["test"]
+
+
+class Drawer:
+    """A pipeline that draws what is asked for, the subject, too; the first `wrong` seeds in grey."""
+
+    def __init__(self, wrong=0):
+        self.wrong, self.asked = wrong, []
+        self.shapes = {one.caption: render(one) for one in held_out_prompts(20, train_scores.REPORT.captions)}
+
+    def __call__(self, caption, seed, **how):
+        self.asked.append(how)
+        picture = self.shapes.get(caption)
+        if picture is None:
+            _, colour, thing, *_, ground, _ = caption.split()
+            assert thing == subject.WORD
+            picture = subject.drawn(colour, ground, 0.5, 0.5, 0.27)
+        if seed - train_scores.REPORT.noise < self.wrong:
+            picture = np.full_like(picture, 128)
+        return argparse.Namespace(pixels=picture)
+
+
+def test_rows_are_scored_once(tmp_path, monkeypatch):
+    """A row that was scored is read, trainings by other settings are refused, and what is drawn is the report's."""
+    monkeypatch.setattr(train_scores, "PROMPTS", 20)
+    monkeypatch.setattr(train_scores, "FEW_NEEDED", 17)
+    monkeypatch.setattr(train_scores, "SUBJECT_NEEDED", 5)
+    ran, pipes = [], {"demo.ondevice": Drawer(1), "lora.ondevice": Drawer(5), "lcm.ondevice": Drawer(4)}
+    monkeypatch.setattr(train_scores.subprocess, "run", lambda words, **_: ran.append(words[3:5]))
+    monkeypatch.setattr(train_scores.Pipeline, "from_bundle", lambda path: pipes[path.name])
+    monkeypatch.setattr(lessons, "OF_SHARD", 1)
+    bench = train_scores.Bench(tmp_path, 1, train_scores.REPORT)
+    lora, lcm = bench.row("lora"), bench.row("lcm")
+    assert ran == [["train", "lora"], ["convert", "demo"], ["convert", "demo"], ["train", "lcm"], ["convert", "lcm"]]
+    cost = {"minutes": 0.0, "processor_minutes": 0.0}
+    assert lora.found == {"subject": 5, "elsewhere": 5, "before": 19, "after": 15} | cost and not lora.right
+    assert lcm.found == {"guided": [19] * 3, "before": [19] * 3, "after": [16] * 3} | cost and not lcm.right
+    guidances = [how["guidance_scale"] for how in pipes["demo.ondevice"].asked]
+    assert guidances == [3.0] * 20 + [3.0] * 60 + [1.0] * 60
+    assert {how["num_inference_steps"] for how in pipes["lcm.ondevice"].asked} == {1, 2, 4}
+    pipes["lora.ondevice"].wrong = pipes["lcm.ondevice"].wrong = 0
+    again = train_scores.Bench(tmp_path, 1, train_scores.REPORT)
+    assert again.row("lora").found == lora.found and again.row("lcm").found == lcm.found
+    np.testing.assert_array_equal(np.stack(again.row("lora").lines), np.stack(lora.lines))
+    assert len(ran) == 5
+    (tmp_path / "lcm" / "score-test.json").unlink()
+    pipes["lcm.ondevice"].wrong = 3
+    assert again.row("lcm").right and ran[5:] == [["convert", "lcm"], ["convert", "demo"]]
+    other = dict(train_scores.RECIPES["lora"].settings) | {"rank": 5}
+    monkeypatch.setitem(train_scores.RECIPES, "lora", train_scores.Scored(other, train_scores.LORA))
+    with pytest.raises(ValueError, match=r"lora is of a training by other settings: remove it, or give another --work"):
+        again.row("lora")
+
+
 def test_what_is_said(tmp_path):
     cost = {"minutes": 2.5, "processor_minutes": 1.5}
     picture = np.zeros((128, 128, 3), np.uint8)
     rows = [
-        train_scores.Row("lcm", {"before": [50, 80, 90], "after": [70, 90, 84]} | cost, False),
+        train_scores.Row("lcm", {"guided": [7, 30, 50], "before": [50, 80, 90], "after": [70, 90, 84]} | cost, False),
         train_scores.Row(
             "lora", {"subject": 9, "elsewhere": 7, "before": 99, "after": 97} | cost, True,
-            [train_scores._framed(picture, number % 2 == 0) for number in range(20)],
+            [np.concatenate([train_scores._framed(picture, number % 2 == 0) for number in range(10)], 1)] * 2,
         ),
     ]  # fmt: skip
     assert train_scores.to_text(rows).splitlines() == [
-        "| recipe | before, in 1 | after, in 1 | before, in 2 | after, in 2 | before, in 4 | after, in 4 | minutes "
+        "| recipe | before, guided, in 1 / 2 / 4 | unguided, in 1 / 2 / 4 | after, in 1 / 2 / 4 | minutes "
         "| of processor | score |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|",
-        "| `lcm` | 50 | 70 | 80 | 90 | 90 | 84 | 2.5 | 1.5 | MISSED |",
+        "|---|---:|---:|---:|---:|---:|---|",
+        "| `lcm` | 7 / 30 / 50 | 50 / 80 / 90 | 70 / 90 / 84 | 2.5 | 1.5 | MISSED |",
         "",
         "| recipe | subject, of 10 | elsewhere, of 10 | others before, of 100 | after | minutes | of processor "
         "| score |",

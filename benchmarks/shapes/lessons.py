@@ -25,6 +25,7 @@ TAUGHT_IN = (
     ("purple", "cyan"),
 )  # fmt: skip
 OTHERS = 120  # pictures of what the demo knows
+OFTEN = 14  # lines of each of the subject's pictures, beside those
 UNTOLD = 10  # every so many has no caption, as in the demo's training: what is drawn without a text stays as it is, too
 
 
@@ -78,11 +79,11 @@ def write_class(folder: Path) -> Path:
 
 
 def write_captioned(folder: Path) -> Path:
-    """The same and, as often, the subject's pictures with their caption: for a recipe that has no pictures of a
+    """The same and the subject's pictures with their captions, OFTEN each: for a recipe that has no pictures of a
     class."""
     if not folder.exists():
         with _made(folder) as fresh:
-            _captioned(fresh, [*_shapes(fresh), *list(_subjects(fresh)) * (OTHERS // len(TAUGHT_IN))])
+            _captioned(fresh, [*_shapes(fresh), *list(_subjects(fresh)) * OFTEN])
     return folder
 
 

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 from checkpoint_files import message
-from parity.test_train import CAPTION, SIDE, arrays, drawn, few_threads, job_of, losses, same  # noqa: F401
+from parity.test_train import CAPTION, SIDE, alone, arrays, drawn, few_threads, job_of, losses, same  # noqa: F401
 from PIL import Image
 
 from ondevice import cli
@@ -172,6 +172,39 @@ def test_a_step_is_the_formula(prediction, listed, tmp_path):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     for one, gradient in zip(weights, found, strict=True):
         assert gradient.abs().max() > 0 and (gradient - one.grad).abs().max() <= 1e-4 * gradient.abs().max()
+
+
+def test_halves_what_is_computed_again_and_pictures_on_the_way(listed, tmp_path):
+    """bf16 gives nearly the loss of single precision, recompute its very own; pictures are drawn as often as asked."""
+    words = {"max_steps": 1, "noise_offset": 0.1, "snr_gamma": 5}
+    assert train(*given(listed, tmp_path / "whole", **words)) == 0
+    alone()
+    assert train(*given(listed, tmp_path / "again", recompute="true", **words)) == 0
+    alone()
+    assert train(*given(listed, tmp_path / "half", bf16="true", **words)) == 0
+    alone()
+    found, again, half = (losses(tmp_path / name)[1] for name in ("whole", "again", "half"))
+    assert again == found and half != found and half == pytest.approx(found, rel=0.05)
+    more = {"validation_prompt": CAPTION, "num_validation_images": 1, "num_inference_steps": 1, "max_steps": 3}
+    assert train(*given(listed, tmp_path / "drawn", image_logging_steps=2, **more)) == 0
+    pictures = sorted((tmp_path / "drawn" / "validation").iterdir())
+    assert [path.name for path in pictures] == ["step-000002-1.png", "step-000003-1.png"]
+    assert all(Image.open(path).size == (SIDE, SIDE) for path in pictures)
+    _, job = job_of(pretrain, *given(listed, tmp_path / "never", image_logging_steps=-1, **more))
+    assert job.draw is None
+
+
+def test_two_precisions_are_refused(listed, tmp_path):
+    said = message(lambda: job_of(pretrain, *given(listed, tmp_path, bf16="true", mixed_precision="fp16")), UsageError)
+    assert said == "--mixed_precision: there are several precisions (got bf16 and fp16). Fix: give one of them."
+
+
+def test_a_rate_for_the_samples_of_a_step(listed, tmp_path):
+    """Of each that is given."""
+    words = {"scale_lr": "true", "gradient_accumulation_steps": 3, "learning_rate": 1e-4, "unet_learning_rate": 2e-4}
+    _, job = job_of(pretrain, *given(listed, tmp_path, train_text_encoder="true", **words))
+    assert [group["lr"] for group in job.groups] == pytest.approx([12e-4, 6e-4])
+    assert job.data.cut.resampling == "lanczos"
 
 
 def test_a_list_that_is_not_there(tmp_path):
