@@ -19,53 +19,87 @@ from ondevice.lower.lowering import Build, Lowering
 from ondevice.lower.program import DTYPES
 from ondevice.lower.select import Way
 
-FEW = 4  # work-items that a convolution in bf16 has room and tasks for, at least: each makes its patches once
+FEW = 4  # work-items that a convolution has tasks for, and in bf16 room, at least: each makes its patches once
 LINE = 16  # elements between planes and rows, which would share few sets of a cache
 
 
 def strips(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
-    """One command. Work-item g takes every `groups`-th strip of tiles and has a slot of scratch for it."""
+    """One command. Work-item g takes every `groups`-th strip of tiles, by some of the channels out where strips are
+    few, and has a slot of scratch for it."""
     taps, dtype = conv.taps, low.dtype_of(node.outputs[0])
     (n, oh, ow, oc), ic = static_shape(node.outputs[0]), conv.dims["ic"]
     tiles_h, tiles_w = -(-oh // TILE), -(-ow // TILE)
     tiles, groups, sizes = n * tiles_h * tiles_w, low.target.winograd.get("groups", GROUPS), conv.dims | {"n": n}
     few = low.tuning("winograd_strips", sizes, dtype)
-    # Where many strips read them from the shared cache, and a strip of all channels fits a slot.
+    # In half, where many strips read them from the shared cache, and a strip of all channels fits a slot. Floats take
+    # longer to read than to transform again.
     fits = (
         max(groups * 36 * few["STRIP"] * (ic + few["V"]) * DTYPES["f32"], 36 * ic * oc * DTYPES[dtype])
         <= low.target.scratch
     )
     # few bits have none for transformed taps, and few bytes to save reads of
-    stored = not conv.quantized and fits and tiles_h * tiles_w >= low.target.winograd.get("stored", 1 << 31)
+    many = dtype == "f16" and tiles_h * tiles_w >= low.target.winograd.get("stored", 1 << 31)
+    stored = many and fits and not conv.quantized
     tuning = narrowed(low, "winograd_strips", oc, sizes | {"FLY": int(not stored)}, dtype)
     if tiles < tuning["MR"]:
         tuning["MR"] = min(mr for mr in low.kernels["winograd_strips"].header["tune"]["MR"] if mr >= min(tiles, 4))
-    v, mr, wide = tuning["V"], tuning["MR"], tuning["V"] * tuning["NV"]
-    strip = -(-min(tuning["STRIP"], tiles) // mr) * mr
     right = pack.as_matrix(_transformed(taps), (36 * ic, oc)) if stored else pack.as_matrix(taps, (9 * ic, oc))
     right_name, scales, columns, more = pack.packed_product(low, right, dtype, tuning, conv.x)
     bias = pack.packed(low, conv.given["bias"], dtype, tuning)[0] if "bias" in conv.given else conv.x
 
-    depth = ic if stored else depth_of(ic, tuning["DEPTH"], v)
-    panels, count = columns // wide, -(-tiles // strip)
-    patches, product, tapped = strip * (depth + v) + v, strip * wide + v, 0 if stored else 12 * (depth * wide + v)
-    room = (low.target.scratch // (groups * DTYPES["f32"]) - 36 * patches - tapped) // (36 * product)
-    share = 1 if depth == ic else max(1, min(tuning["SHARE"] // wide, panels, room))
-    chunk = panels if count >= groups else max(share, -(-panels * count // groups))
-    groups = min(groups, count * -(-panels // chunk))
-    slot = 36 * (patches + share * product) + tapped
+    v, wide = tuning["V"], tuning["V"] * tuning["NV"]
+    panels, most = columns // wide, low.target.scratch // DTYPES["f32"] * 4 // 5  # pixels are in that cache, too
+    split = _split(tiles, ic, panels, groups, most, tuning, stored)
     result = low.result(node.outputs[0])
-    scratch = low.scratch(f"{node.name}:scratch", (groups, slot), "f32")
-    sizes |= {"tiles_h": tiles_h, "tiles_w": tiles_w, "tiles": tiles, "strip": strip, "depth": depth, "panels": panels}
-    sizes |= {"share": share, "chunk": chunk, "groups": groups, "slot": slot}
+    scratch = low.scratch(f"{node.name}:scratch", (split["groups"], split["slot"]), "f32")
+    sizes |= {"tiles_h": tiles_h, "tiles_w": tiles_w, "tiles": tiles, "panels": panels} | split
     defines = of(node.op_type).defines | {"FLY": int(not stored), "RAGGED": int(oc % v > 0)}
     defines |= {name: on for name, on in more.items() if name != "PANELS"}
     operands = [conv.x, right_name, bias, conv.shift, conv.residual, scales]
-    flops = tiles * (ic * 144 + 72 * ic * oc + oc * 120) + (0 if stored else count * ic * oc * 84)
+    flops = tiles * (ic * 144 + 72 * ic * oc + oc * 120) + (0 if stored else -(-tiles // split["strip"]) * ic * oc * 84)
     cached = {scratch: 0}  # written and read by one work-item: it is not traffic
     low.emit(
         "ConvNhwc", str(node.name), operands, [result, scratch], sizes, flops, Build(defines, tuning, cached, way.first)
     )
+
+
+def _split(
+    tiles: int, ic: int, panels: int, groups: int, most: int, tuning: Mapping[str, int], stored: bool
+) -> dict[str, int]:
+    """How the work is shared out among `groups` work-items at most, with about `most` floats of scratch: the sizes that
+    winograd_strips has for it."""
+    v, mr, wide = tuning["V"], tuning["MR"], tuning["V"] * tuning["NV"]
+    block = ic if stored else depth_of(ic, tuning["DEPTH"], v)
+    tapped = 0 if stored else 36 * (block * wide + v)
+
+    def slot(strip: int, depth: int, share: int) -> int:
+        patches = -(-depth // block) * (strip * (block + v * stored) + v)
+        return 36 * (patches + share * (strip * wide + v)) + tapped
+
+    strip = _whole(min(tuning["STRIP"], tiles), mr)
+    if stored or -(-tiles // strip) < FEW:
+        # Where strips are few, their channels out are shared out: each share makes its patches.
+        chunk = panels if stored else -(-panels // -(-FEW // -(-tiles // strip)))
+        least = strip
+    else:
+        chunk, strip = panels, min(strip, _whole(-(-tiles // groups), mr))
+        least = _whole(-(-strip // 2), mr)
+    groups = min(groups, -(-tiles // strip) * -(-panels // chunk))
+    for fewer in range(strip, least - 1, -mr):
+        if stored or slot(fewer, ic, 1) <= most // groups:
+            split = {"strip": fewer, "depth": ic, "share": 1}
+            break
+    else:
+        # Not all channels at once: patches are made for each share of the panels, and products added to for each part.
+        share = min(chunk, max(1, tuning["SHARE"] // wide))
+        while share > 1 and slot(strip, block, share) > most // groups:
+            share -= 1
+        depth = block
+        while depth < ic and slot(strip, depth + block, share) <= most // groups:
+            depth += block
+        split = {"strip": strip, "depth": min(depth, ic), "share": share}
+    room = slot(split["strip"], split["depth"], split["share"])
+    return split | {"block": block, "chunk": chunk, "groups": groups, "slot": room}
 
 
 def paired(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:

@@ -189,38 +189,30 @@ def check_taps(bench: Bench, stored, bits, tuning):
 # In one command -------------------------------------------------------------------------------------------------------
 
 
-def strips(bench: Bench, x, taps, oh, ow, stored, fly, activation="", parts=(), split=None, bits="", **tuning):
+def strips(
+    bench: Bench, x, taps, oh, ow, stored, fly, activation="", parts=(), split=None, bits="", given=False, **tuning
+):
     """winograd_strips as lowering calls it, with the plain taps (`fly`) or the transformed ones;
     `split` replaces sizes of the work."""
     kernel, (n, h, w, ic), oc = KERNELS["winograd_strips"], x.shape, taps.shape[-1]
     tuning = kernel.tuning(**tuning)
     th, tw, v, mr, wide = -(-oh // 4), -(-ow // 4), tuning["V"], tuning["MR"], tuning["V"] * tuning["NV"]
     tiles, panels = n * th * tw, -(-oc // wide)
-    work = {"strip": mr, "depth": ic, "share": 1, "chunk": panels, "groups": 2} | (split or {})
-    planes = work["strip"] * (work["depth"] + v) + v + work["share"] * (work["strip"] * wide + v)
-    slot = 36 * planes + fly * 12 * (work["depth"] * wide + v)
+    work = {"strip": mr, "depth": ic, "block": ic, "share": 1, "chunk": panels, "groups": 2} | (split or {})
+    row, blocks = work["block"] + (0 if fly else v), -(-min(work["depth"], ic) // work["block"])
+    patches = blocks * (work["strip"] * row + v)
+    slot = 36 * (patches + work["share"] * (work["strip"] * wide + v) + fly * (work["block"] * wide + v))
     turned = taps if fly else np.einsum("ay,bx,yxio->abio", G, G, taps.astype(np.float64)).astype(taps.dtype)
     weight, scales, _, built = packed(turned.reshape(-1, oc), wide, bits=bits)
     bias, shifts, residual = parts or (np.zeros(oc, x.dtype), x, x)
-    sizes = {
-        "n": n,
-        "ic": ic,
-        "h": h,
-        "w": w,
-        "oc": oc,
-        "oh": oh,
-        "ow": ow,
-        "tiles_h": th,
-        "tiles_w": tw,
-        "tiles": tiles,
-        "panels": panels,
-    }
-    steps = {"pad_top": 1, "pad_left": 1, "up_h": oh, "up_w": ow, "shift_from": 2, "shift_row": 2 + oc, "slot": slot}
+    dims = {"n": n, "ic": ic, "h": h, "w": w, "oc": oc, "oh": oh, "ow": ow, "tiles_h": th, "tiles_w": tw}
+    dims |= {"begun": 0, "tiles": tiles, "panels": panels, "slot": slot}
+    dims |= {"pad_top": 1, "pad_left": 1, "up_h": oh, "up_w": ow, "shift_from": 2, "shift_row": 2 + oc} | work
     built = {name: 1 for name in built if name != "PANELS"} | {"FLY": int(fly), "RAGGED": int(oc % v > 0)}
     settings = built | {"F16": int(stored == "f16")} | defines(activation, True, bool(parts), bool(parts))
     given = x if scales is None else scales
-    inputs, output = [x, weight, in_panels(bias[None], wide), shifts, residual, given], ((n, oh, ow, oc), x.dtype)
-    call = (kernel, inputs, output, sizes | steps | work, tuning, slot * work["groups"])
+    inputs = [x, weight, in_panels(bias[None], wide), shifts, residual, given]
+    call = (kernel, inputs, ((n, oh, ow, oc), x.dtype), dims, tuning, slot * work["groups"])
     assert not parts or assert_same_in_place(bench, *call, **settings)
     return bench.run(*call, **settings)
 
@@ -273,10 +265,12 @@ def test_strips_tunings(bench: Bench, stored, tuning):
 @pytest.mark.parametrize(
     "split",
     [
-        {"depth": 32, "share": 2},  # channels in three parts, the last of them short; panels in pairs
-        {"depth": 48, "share": 1, "chunk": 1, "groups": 5},  # a task per panel, more tasks than work-items
+        {"depth": 32, "block": 32, "share": 2},  # channels in three parts, the last of them short; panels in pairs
+        {"depth": 48, "block": 48, "share": 1, "chunk": 1, "groups": 5},  # a task per panel, more tasks than work-items
         {"strip": 24, "chunk": 2, "groups": 9},  # all tiles at once; work-items without a task
-        {"depth": 32, "share": 3, "chunk": 2},
+        {"depth": 32, "block": 32, "share": 3, "chunk": 2},
+        {"block": 32},  # all channels, in blocks of which the last is short
+        {"depth": 48, "block": 16, "share": 2, "chunk": 3},  # a part has several blocks
     ],
     ids=str,
 )
