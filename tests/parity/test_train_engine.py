@@ -155,3 +155,33 @@ def test_every_picture_of_a_class_is_taken_beside_fewer_of_a_subject(tmp_path):
     batch = collated([data[position] for position in range(len(data))])
     assert {*batch["captions"][:3]} == {"s0", "s1"} and {*batch["captions"][3:]} == {"c0", "c1", "c2"}
     assert len(batch["captions"]) == len({*batch["seeds"]}) == 6
+
+
+class Pairs(torch.nn.Module):
+    """An autoencoder whose latents are a picture's mean, four times, and whose pictures are three of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+        self.config = SimpleNamespace(scaling_factor=2.0, shift_factor=0.25)
+
+    def encode(self, pixels):
+        mean = pixels.mean(1, keepdim=True).repeat(1, 4, 1, 1)
+        return SimpleNamespace(latent_dist=SimpleNamespace(mean=mean, std=torch.zeros_like(mean)), latents=0 * mean)
+
+    def decode(self, latents):
+        return SimpleNamespace(sample=latents[:, :3])
+
+
+def test_a_tiny_autoencoder_has_latents_as_samplers_have_them():
+    """Shifted and scaled, as Stable Diffusion 3's; its teacher gets them as it made them."""
+    from ondevice.train.tiny_autoencoding import TinyAutoencoding
+
+    settings = argparse.Namespace(latent_noise=0.0, on_the_way=0.0, edge_weight=0.0)
+    pixels = torch.linspace(-0.8, 0.9, 2 * 3 * 16).reshape(2, 3, 4, 4)
+    found = TinyAutoencoding(Pairs(), Pairs(), settings)({"pixels": pixels, "seeds": [1, 2]})
+    mean = pixels.mean(1)
+    latents = 2 * (mean - 0.25)
+    off = latents - mean  # the tiny one's picture is the latents themselves
+    assert found["encoder"].item() == pytest.approx(latents.square().mean().item(), rel=1e-5)
+    assert found["decoder"].item() == pytest.approx((off.abs().mean() + 2 * off.square().mean()).item(), rel=1e-5)
