@@ -79,6 +79,13 @@ def expressions() -> dict[str, tuple[Expression, str]]:
             numbers = step("pairs", [numbers]) if scheme.dtype == "u4x2" else numbers
             found[f"tiny/{name}.{scheme.name}"] = (numbers, scheme.dtype)
             found[f"tiny/{name}.{scheme.name} scales"] = (scales, scheme.scale_dtype)
+    for number in range(2):  # of the columns of tiny/rows, and of tiny/gated's seven pairs one of each
+        q, proj = (
+            step("share", [turned[name]], axis=1, parts=parts, number=number, ranks=2)
+            for name, parts in (("unet/q", 1), ("unet/proj", 7))
+        )
+        found[f"tiny/rows_{number + 1}of2"] = (q, "f16")
+        found[f"tiny/gated_{number + 1}of2"] = (step("panels", [proj], width=8, halves=1, fill=0), "f16")
     return found
 
 

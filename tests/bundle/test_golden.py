@@ -22,8 +22,10 @@ from bundle.test_ports import PORT_CHANGES
 from bundle.tiny_bundle import BIAS, KERNELS, PARTS, PICKED, edit_json, tiny_answer, write_tiny
 from reference.adapters import Adapted
 
-from ondevice.bundle import open_bundle, writer
+from ondevice.bundle import Bundle, open_bundle, writer
+from ondevice.bundle.made_file import key_of
 from ondevice.errors import BundleError
+from ondevice.graph.ranks import SHARE
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "bundle"
 
@@ -79,13 +81,19 @@ def expected_targets() -> dict[str, Any]:
     return {"plans": plans, "devices": [device | {"takes": target} for device, target in DEVICES]}
 
 
+def shares(bundle: Bundle) -> set[str]:
+    """The weights that are a device's share of one."""
+    return {key for key, row in bundle.manifest.weights.items() if row.made is not None and key_of(row.made) == SHARE}
+
+
 def expected_adapters() -> list[dict[str, Any]]:
-    """The bytes of every weight that adapters change: expected_adapters.json."""
+    """The bytes of every weight that adapters change, but for shares of weights, which players leave alone:
+    expected_adapters.json."""
     bundle = open_bundle(GOLDEN / "adapters.ondevice", verify=True)
     rows = []
     for used in USES:
         changed = changed_weights(bundle, used)
-        values = {key: changed.values(key).tobytes().hex() for key in sorted(changed.keys)}
+        values = {key: changed.values(key).tobytes().hex() for key in sorted(changed.keys - shares(bundle))}
         rows.append({"adapters": used, "weights": values})
     return rows
 
@@ -161,7 +169,23 @@ def test_adapted_weights_are_what_the_page_says() -> None:
         assert {key: values.hex() for key, values in found.items()} == row["weights"]
         assert all(found[key] != bundle.array(key).tobytes() for key in found)
         ours = changed_weights(bundle, row["adapters"])
-        assert {key: ours.values(key).tobytes().hex() for key in ours.keys} == row["weights"]
+        assert {key: ours.values(key).tobytes().hex() for key in ours.keys - shares(bundle)} == row["weights"]
+
+
+def test_an_adapter_changes_shares_as_it_changes_the_whole() -> None:
+    """Which golden bundles say by a key of their own."""
+    bundle = open_bundle(GOLDEN / "adapters.ondevice")
+    rows = json.loads((GOLDEN / "adapters.ondevice" / "bundle.json").read_text())["weights"]
+    shared = {key for key, row in rows.items() if "share" in row}
+    assert len(shared) == 4 and shared == shares(bundle) and not any("made" in rows[key] for key in shared)
+    changed = changed_weights(bundle, [("first", 1.0)])
+    assert changed.keys >= shared
+    rows, panels = changed.values("tiny/rows"), changed.values("tiny/gated").reshape(2, 40, 2, 4)
+    gated = panels.transpose(1, 2, 0, 3).reshape(40, 2, 8)[:, :, :7].reshape(40, 14)
+    for number in range(2):
+        share, of_gated = (changed.values(f"tiny/{name}_{number + 1}of2") for name in ("rows", "gated"))
+        np.testing.assert_array_equal(share, rows[:, 3 * number : 3 * number + 3])
+        np.testing.assert_array_equal(of_gated[0, :, :7], gated[:, number::2])
 
 
 def test_expected_json_is_true_of_the_reader() -> None:

@@ -8,10 +8,11 @@ from math import prod
 
 import pytest
 from family_files import TINY as TINY_FAMILIES
+from family_files import TINY_VIDEO
 from tiny_model import TINY
 
 from ondevice.compiler import Recipe
-from ondevice.compiler.jobs import bundle_jobs
+from ondevice.compiler.jobs import Frames, bundle_jobs
 from ondevice.compiler.planning import planned
 from ondevice.converters import Model, build
 from ondevice.converters.families import FAMILIES
@@ -25,7 +26,7 @@ from ondevice.target import Target, load_target, target_names
 KERNELS = load_all()
 PHONES = [name for name in target_names() if load_target(name).kernel_class == "mobile"]
 KINDS = ["adreno_6xx", "adreno_740", "mali_g715", "apple_a16"]  # the others differ from one of these in figures alone
-SMALL = {"sd1": TINY} | TINY_FAMILIES
+SMALL = {"sd1": TINY} | TINY_FAMILIES | {"svd": TINY_VIDEO}
 
 
 def excesses(plan: Plan, target: Target) -> Iterator[str]:
@@ -60,8 +61,10 @@ def excesses(plan: Plan, target: Target) -> Iterator[str]:
 
 def check(model: Model, name: str, sizes: list[tuple[int, int]], weights: str = "") -> None:
     target = load_target(name)
-    recipe = Recipe(target=target, weights=weights, tile_vae=64)
-    found = planned(model, recipe, bundle_jobs(model, sizes, recipe.tile_vae, []), lambda: None)
+    films = model.framed("vae_decoder")  # whose decoder has chunks of frames in the place of bands
+    recipe = Recipe(target=target, weights=weights, tile_vae=0 if films else 64)
+    film = Frames(chunk=1) if films else Frames()
+    found = planned(model, recipe, bundle_jobs(model, sizes, recipe.tile_vae, [], film=film), lambda: None)
     optional = {"vae_encoder"}  # pictures that begin from one are left out where it does not fit
     assert {plan.component for plan in found.plans} >= set(model.roles) - optional
     assert not [(plan.component, plan.sizes, wrong) for plan in found.plans for wrong in excesses(plan, target)]
@@ -69,7 +72,7 @@ def check(model: Model, name: str, sizes: list[tuple[int, int]], weights: str = 
 
 @functools.cache
 def small(family: str) -> Model:
-    of_family = {"family": family} if family in TINY_FAMILIES else {}
+    of_family = {} if family == "sd1" else {"family": family}
     return build(random_checkpoint_from_configs(**SMALL[family], seed=1, **of_family))
 
 
@@ -84,3 +87,10 @@ def test_small_models(family: str, name: str) -> None:
 @pytest.mark.parametrize("family", ["sd14", "sd21", "sdxl"])
 def test_models_at_full_size(family: str, name: str) -> None:
     check(build(random_checkpoint(FAMILIES[family], 0)), name, [])
+
+
+@pytest.mark.phones
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("family, size", [("sd3", (512, 512)), ("svd", (448, 256))])
+def test_pictures_and_films_of_transformers_and_of_time(family: str, size: tuple[int, int], name: str) -> None:
+    check(build(random_checkpoint(FAMILIES[family], 0)), name, [size])

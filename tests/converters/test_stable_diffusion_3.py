@@ -2,15 +2,18 @@
 tokenizers, and what fits what."""
 
 import gzip
+import json
 
 import numpy as np
 import pytest
 from checkpoint_files import DATA, message, write_safetensors
 from family_files import TINY, convert_as, original, same, tiny_of, write_tree
 
+from ondevice import cli
 from ondevice.compiler.jobs import bundle_jobs
 from ondevice.converters import build
 from ondevice.converters.families import FAMILIES
+from ondevice.converters.families.sd3 import without_t5
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.read.adapters import with_adapters
 from ondevice.converters.read.checkpoint import open_checkpoint
@@ -167,6 +170,30 @@ def test_a_single_file_without_text_encoders_takes_them_from_a_folder(tmp_path, 
     assert "there is no such folder" in message(lambda: text_encoders_in(path, family))
     with pytest.raises(UsageError, match=r"sd15 has one text encoder\. Fix: give it with --text-encoder\."):
         Source("sd15", str(path), text_encoders=str(apart)).open()
+
+
+def test_a_file_with_its_text_encoders_or_beside_them_is_one_bundle(tmp_path, tiny, monkeypatch):
+    """Through the command; without T5, which may be in the file, it is the same but for T5."""
+    whole, family, _ = single(tmp_path, tiny)
+    alone = single(tmp_path, tiny, "text_encoders.")[0]
+    write_tree(tmp_path / "m", tiny, SD3, CONFIGS)
+    monkeypatch.setitem(FAMILIES, "sd3", family)
+    monkeypatch.setitem(FAMILIES, "sd3-without-t5", without_t5(family))
+
+    def made(name, checkpoint, *words):
+        out = tmp_path / f"{checkpoint.stem}-{name}.ondevice"
+        words = [name, "--checkpoint", checkpoint, "--size", "24x16", *words, "--out", out]
+        assert cli.main(["convert", *map(str, words)]) == 0
+        found = json.loads((out / "bundle.json").read_text())
+        return {key: found[key] for key in ("weights", "plans", "files", "pipeline", "modules")}
+
+    bundle = made("sd3", whole)
+    assert made("sd3", alone, "--text-encoders", tmp_path / "m") == bundle
+    smaller = made("sd3-without-t5", whole)
+    assert bundle["modules"].keys() - smaller["modules"].keys() == {"text_encoder_3"}
+    for part in ("text_encoder", "text_encoder_2", "vae_decoder"):
+        (name,) = (name for name in bundle["files"] if name.startswith(f"weights/{part}-"))
+        assert smaller["files"][name] == bundle["files"][name]
 
 
 FUSED = (

@@ -15,6 +15,7 @@ from ondevice.converters.families import FAMILIES
 from ondevice.diffusion import before
 from ondevice.diffusion.pipeline import Pipeline
 from ondevice.errors import UsageError
+from ondevice.lower import pack
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 from ondevice.target import load_target
@@ -92,6 +93,28 @@ def test_latents_are_those_of_diffusers(name, dtype, bound, bundle):
     expected = arrays["out.latents"]
     assert np.abs(picture.latents - expected).max() <= bound * np.abs(expected).max()
     assert picture.pixels.shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.parametrize("weights, bound", [("i8", 2e-2), ("i4", 0.3)])
+def test_t5_alone_in_few_bits(weights, bound, monkeypatch, tmp_path):
+    """As `--weights-of text_encoder_3` asks: the latents stay near diffusers', and all else is stored as it was."""
+    monkeypatch.setattr(pack, "pays", lambda k, n: k >= 8 and n >= 4)  # the real ones are larger
+    config, _, arrays = case("sd3_e2e")
+    source = checkpoint(FAMILIES["sd3"], config["scheduler"])
+    recipe = Recipe("f32", weights, weights_of=("text_encoder_3",))
+    made = open_bundle(compile_bundle(source, tmp_path / "m.ondevice", recipe, sizes=[(WIDTH, HEIGHT)]))
+    dtype = {"i8": "i8", "i4": "u4x2"}[weights]
+    small = {key.partition("/")[0] for key, one in made.manifest.weights.items() if one.dtype == dtype}
+    assert small == {"text_encoder_3"}
+    picture = Pipeline.of(made, Session(made, choose_device()))(
+        config["prompt"],
+        negative_prompt=config["negative_prompt"],
+        num_inference_steps=config["steps"],
+        guidance_scale=config["guidance_scale"],
+        latents=arrays["in.latents"],
+    )
+    expected = arrays["out.latents"]
+    assert 2e-5 < np.abs(picture.latents - expected).max() / np.abs(expected).max() <= bound
 
 
 def test_stable_diffusion_3_redraws_a_picture_as_diffusers(bundle):
@@ -179,7 +202,7 @@ def test_a_refiner_needs_a_picture_or_latents(options, what, bundle):
 
 @pytest.mark.phones
 @pytest.mark.parametrize("target", ["adreno_740", "mali_g715", "apple_a16"])
-@pytest.mark.parametrize("name", ["sd2_e2e_v", "sdxl_e2e", "sd3_e2e_no_t5"])
+@pytest.mark.parametrize("name", ["sd2_e2e_v", "sdxl_e2e", "sd3_e2e", "sd3_e2e_no_t5", "sd35_e2e"])
 def test_a_phones_bundle_draws_the_same_here(name, target, bundle):
     picture, arrays = drawn(name, bundle, Recipe("f16", target=load_target(target)))
     expected = arrays["out.latents"]

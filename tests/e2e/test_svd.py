@@ -18,24 +18,26 @@ from ondevice.diffusion.request import Picture
 from ondevice.errors import UsageError
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
+from ondevice.target import load_target
 
 pytestmark = pytest.mark.device
 SIZE = (24, 16)
-Made = Callable[[str], Bundle]
+Made = Callable[..., Bundle]
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """The bundle of a storage type, compiled once: three frames, of which two are decoded at once."""
-    made: dict[str, Bundle] = {}
+    """The bundle of a storage type, compiled once: three frames, of which two are decoded at once; or in half for a
+    target."""
+    made: dict[tuple[str, str], Bundle] = {}
 
-    def of(dtype: str) -> Bundle:
-        if dtype not in made:
+    def of(dtype: str, target: str = "host") -> Bundle:
+        if (dtype, target) not in made:
             source = checkpoint(FAMILIES["svd"], case("svd_e2e")[0]["scheduler"])
-            path = tmp_path_factory.mktemp("svd") / f"{dtype}.ondevice"
-            recipe = Recipe(dtype, film=Frames((3,), 2))
-            made[dtype] = open_bundle(compile_bundle(source, path, recipe, sizes=[SIZE]), verify=True)
-        return made[dtype]
+            path = tmp_path_factory.mktemp("svd") / f"{dtype}-{target}.ondevice"
+            recipe = Recipe(dtype, target=load_target(target), film=Frames((3,), 2))
+            made[dtype, target] = open_bundle(compile_bundle(source, path, recipe, sizes=[SIZE]), verify=True)
+        return made[dtype, target]
 
     return of
 
@@ -59,6 +61,14 @@ def test_films_are_those_of_diffusers(dtype: str, bound: float, off: int, bundle
     pixels = np.rint(255 * np.clip(arrays["out.frames"][0] / 2 + 0.5, 0, 1)).transpose(1, 2, 3, 0)
     assert picture.frames is not None and picture.frames.shape == (3, 16, 24, 3)
     assert np.abs(picture.frames.astype(float) - pixels).max() <= off
+
+
+@pytest.mark.phones
+@pytest.mark.parametrize("target", ["adreno_740", "mali_g715", "apple_a16"])
+def test_a_phones_bundle_draws_the_same_here(target: str, bundle: Made) -> None:
+    picture, arrays = drawn(bundle("f16", target))
+    expected = arrays["out.latents"][0]
+    assert np.abs(picture.latents - expected).max() <= 2e-2 * np.abs(expected).max()
 
 
 def test_films_have_no_fast_decoder() -> None:

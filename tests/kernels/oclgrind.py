@@ -51,7 +51,10 @@ class Oclgrind(ArrayDevice):
     def run(self, bound: Bound, grid: Sequence[int], group: Sequence[int]) -> int:
         arrays, local, report = self._ask((*bound.program, bound.operands, tuple(grid), tuple(group)))
         for one, array in zip(bound.operands, arrays, strict=False):
-            one[:] = array
+            if one.flags.writeable:
+                one[:] = array
+            elif not np.array_equal(one, array):  # a weight, where its file is mapped
+                raise DeviceError("it wrote to a weight.", where=bound.where)
         if report:
             self._process = None  # it ends where its questions do
             raise DeviceError("\n".join(report.splitlines()[:REPORTED]), where=bound.where)

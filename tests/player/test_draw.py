@@ -9,6 +9,8 @@ import time
 
 import numpy as np
 import pytest
+from adapter_files import adapter
+from checkpoint_files import write_safetensors
 from conftest import GOLDEN
 from e2e.test_families import CASES, HEIGHT, WIDTH, case, checkpoint
 from family_files import TINY
@@ -16,9 +18,11 @@ from PIL import Image
 from player.opencl_environment import environment
 
 from ondevice import cli
+from ondevice.bundle import open_bundle
 from ondevice.compiler import Recipe, compile_bundle
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.random_weights import random_checkpoint_from_configs
+from ondevice.converters.read.adapters import with_carried
 from ondevice.run.opencl import choose_device
 from ondevice.target import load_target
 
@@ -50,8 +54,11 @@ FAMILY_CASES = [
     "sdxl_e2e",
     pytest.param("sd2_e2e_zero_snr", marks=pytest.mark.phones),
     pytest.param("sdxl_e2e_negative", marks=pytest.mark.phones),
+    pytest.param("sd3_e2e", marks=pytest.mark.phones),
+    pytest.param("sd35_e2e", marks=pytest.mark.phones),
 ]
 FAMILY_TARGETS = {"sdxl_e2e": "host", "sd2_e2e_zero_snr": "adreno_740", "sdxl_e2e_negative": "apple_a16"}
+FAMILY_TARGETS |= {"sd3_e2e": "mali_g715", "sd35_e2e": "adreno_740"}
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +115,19 @@ def test_other_families_draw_the_same_bytes(family, player, tmp_path, name):
         flags += ["--negative", config["negative_prompt"]]
     ours, theirs = drawn(player, family(name), config["prompt"], tmp_path, flags)
     assert ours == theirs
+
+
+def test_a_bundle_for_several_devices_is_drawn_on_one(player, tmp_path):
+    """By the whole network's plans, with an adapter that changes the weights that devices share, too; the shares are
+    left alone."""
+    source = checkpoint(FAMILIES["sd21"], case("sd2_e2e_v")[0]["scheduler"])
+    write_safetensors(tmp_path / "ink.safetensors", adapter(source.components, "peft", convolutions=True, gain=0.3))
+    carried = with_carried(source, [f"{tmp_path / 'ink.safetensors'}:ink"])
+    bundle = compile_bundle(carried, tmp_path / "m.ondevice", Recipe(ranks=2), sizes=[(WIDTH, HEIGHT)])
+    assert {"unet", "unet_1of2", "unet_2of2"} <= {plan.component for plan in open_bundle(bundle).plans}
+    files = [drawn(player, bundle, PROMPT, tmp_path, ["--steps", 10, *more]) for more in ((), ("--lora", "ink:0.8"))]
+    assert files[0][0] == files[0][1] != files[1][0] == files[1][1]
+    assert "whole; " in player("verify", bundle).stdout
 
 
 def start_picture(folder):
