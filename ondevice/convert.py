@@ -18,16 +18,15 @@ from ondevice.bundle.writer import writable_target
 from ondevice.compiler import compile_bundle, costs
 from ondevice.compiler.jobs import BAND, CHUNK, MOST_CHUNKS, Frames
 from ondevice.compiler.rounding import said
-from ondevice.diffusion.parallel import TENSOR
+from ondevice.diffusion.parallel import FLAG as PARALLEL
+from ondevice.diffusion.parallel import ranks_of
 from ondevice.diffusion.samplers import SAMPLERS
 from ondevice.errors import UsageError
 from ondevice.export.options import FORMATS, Format
 from ondevice.export.writing import export, writable_folder
-from ondevice.graph.ranks import MOST
 from ondevice.target import set_names
 
 HELP = "turn a checkpoint into a bundle"
-PARALLEL = "--parallel"
 NOT_IN_GRAPHS = dict.fromkeys(("--target", "--tuning", "--tune-for"), "is tuned for no target")
 NOT_IN_GRAPHS |= {"--math": "leaves it to its runtime what products are multiplied in"}
 NOT_IN_GRAPHS |= {PARALLEL: "runs whole on one device"}
@@ -133,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
         _refuse_of_bundles(args, format)
     out = args.out or Path(f"{args.model}.ondevice" if format is None else f"{args.model}-{format.name}")
     (writable_target if format is None else writable_folder)(out, args.force)  # before a download, not after it
-    recipe = replace(flags.recipe_of(args), film=Frames(args.frames, args.decode_chunk), ranks=_ranks(args))
+    recipe = replace(flags.recipe_of(args), film=Frames(args.frames, args.decode_chunk), ranks=ranks_of(args.parallel))
     checkpoint = flags.source_of(args).open()
     for line in (*checkpoint.adapters, *checkpoint.said):
         _say(line)
@@ -155,20 +154,6 @@ def _counts(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of frames (expected such as 14)") from None
-
-
-def _ranks(args: argparse.Namespace) -> int:
-    """How many devices are to share the network. Raises UsageError where they cannot."""
-    if not args.parallel:
-        return 1
-    kind, colon, count = args.parallel.partition(":")
-    if kind != TENSOR or (colon and not (count.isdecimal() and count.isascii() and len(count) < 4)):
-        what = f"{args.parallel[:60]!r} is not tensor or tensor:N."
-        raise UsageError(what, where=PARALLEL, fix="use tensor:2; --parallel guidance of `generate` needs no plans")
-    if colon and int(count) < 2:
-        what = f"not a number of ranks (got {int(count)}, expected 2 to {MOST})."
-        raise UsageError(what, where=PARALLEL, fix="use tensor:2")
-    return int(count) if colon else 2
 
 
 def _refuse_of_bundles(args: argparse.Namespace, format: Format) -> None:

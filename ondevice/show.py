@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,10 @@ from ondevice.base.matrix_unit import matrix_unit
 from ondevice.bundle.reader import Bundle
 from ondevice.compiler import costs, report, sources
 from ondevice.compiler.fallbacks import settle
+from ondevice.compiler.shares import shared_plans
 from ondevice.diffusion import memory_budget, memory_table, parallel_table
+from ondevice.diffusion.parallel import FLAG as PARALLEL
+from ondevice.diffusion.parallel import ranks_of
 from ondevice.errors import UsageError
 from ondevice.target import FP32
 
@@ -42,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     flags.add_component(parser)
     flags.add_plans(parser)
+    parser.add_argument(
+        PARALLEL,
+        metavar="tensor[:N]",
+        help="of a model: what N devices (default 2) that share the network of each step have of it each, and what "
+        "goes between them; of a bundle this is shown where it has plans for them",
+    )
     parser.add_argument(
         "--kernels",
         choices=sources.ENDINGS,
@@ -69,9 +78,12 @@ def run(args: argparse.Namespace) -> int:
         flags.refuse(args, ["--out"], "only sources are written, with --kernels.")
     opened, size = flags.open_subject(args), flags.size_of(args)
     if isinstance(opened, Bundle):
+        flags.refuse(args, [PARALLEL], "a bundle has the plans that it was converted with.")
         opened = flags.with_plans(opened, args)
     else:
         flags.refuse(args, ["--plans"], "a model is compiled for one target, which --target names.")
+        if args.after != "plan":
+            flags.refuse(args, [PARALLEL], f"what devices exchange is seen in plans (got --after {args.after}).")
     if args.kernels:
         return _show_kernels(opened, args)
     if isinstance(opened, Bundle):
@@ -86,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     rows = memory_table.table(opened, drawn) if drawn and isinstance(opened, Bundle) else []
     each = memory_table.components(opened, drawn) if drawn and isinstance(opened, Bundle) else []
     ways = [{"size": list(place), **asdict(need)} for place, need in rows]
-    shared = parallel_table.table(opened) if picture and isinstance(opened, Bundle) else []
+    shared = _shared(opened, args) if picture or args.parallel else []
     per_target = costs.costs(opened) if picture and isinstance(opened, Bundle) else []
     if args.json:
         whole = {"components": [part.to_json(rows=args.list) for part in reports], "picture": picture, "ways": ways}
@@ -112,6 +124,17 @@ def run(args: argparse.Namespace) -> int:
         print(f"\nnumbers that a picture is drawn with: {numbers(opened)}")
         print(f"pictures that it takes: {pictures(opened)}")
     return 0
+
+
+def _shared(opened: Checkpoint | Bundle, args: argparse.Namespace) -> list[parallel_table.Shared]:
+    """What devices have of each component that they share: by the plans of a bundle, or of a model as asked for."""
+    if isinstance(opened, Bundle):
+        return parallel_table.table(opened)
+    if not args.parallel:
+        return []
+    recipe = replace(flags.recipe_of(args), ranks=ranks_of(args.parallel))
+    plans = shared_plans(opened, recipe, flags.size_of(args), args.component)
+    return [parallel_table.of_plans(whole, shares) for whole, shares in plans]
 
 
 def _show_kernels(opened: Checkpoint | Bundle, args: argparse.Namespace) -> int:

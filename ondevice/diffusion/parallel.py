@@ -12,7 +12,7 @@ from ondevice.bundle.reader import Bundle
 from ondevice.diffusion.guidance import is_guided
 from ondevice.diffusion.memory_budget import mb
 from ondevice.errors import UsageError
-from ondevice.graph.ranks import Rank, component_of
+from ondevice.graph.ranks import MOST, Rank, component_of
 from ondevice.plan.plan import Plan
 from ondevice.run.device import Device
 from ondevice.run.passes_apart import OnOne, PassesApart
@@ -53,6 +53,21 @@ class Exchange:
     def text(self) -> str:
         sums = f" for {self.sums} sums" if self.sums else ""
         return f"{_amount(self.step)} exchanged a step{sums}, {_amount(self.once)} once"
+
+
+def ranks_of(text: str) -> int:
+    """How many devices are to share the network, as plans are asked for: "tensor" is two, "tensor:3" three, "" one.
+    Raises UsageError for anything else."""
+    if not text:
+        return 1
+    kind, colon, count = text.partition(":")
+    if kind != TENSOR or (colon and not (count.isdecimal() and count.isascii() and len(count) < 4)):
+        what = f"{text[:60]!r} is not {TENSOR} or {TENSOR}:N."
+        raise UsageError(what, where=FLAG, fix=f"use {TENSOR}:2; {FLAG} {GUIDANCE} of `generate` needs no plans")
+    if colon and not 2 <= int(count) <= MOST:
+        what = f"not a number of ranks (got {int(count)}, expected 2 to {MOST})."
+        raise UsageError(what, where=FLAG, fix=f"use {TENSOR}:2")
+    return int(count) if colon else 2
 
 
 def layout_of(kind: str, devices: Sequence[str], spec: PipelineSpec) -> Layout:

@@ -1,5 +1,6 @@
 """Pictures that two devices draw together are those that one draws."""
 
+import json
 import os
 import subprocess
 import sys
@@ -323,6 +324,23 @@ def test_a_bundle_without_plans_for_ranks(demo_bundle, devices):
 def test_conversions_that_cannot_be_had(given, said, tmp_path, capsys):
     words = ("convert", "demo", "--size", "64x64", "--out", tmp_path / "a", "--parallel", *given.split())
     assert refused(capsys, errors.UsageError, *words).startswith(f"error: {said}")
+
+
+def test_a_model_is_shown_as_devices_would_share_it(demo_bundle, capsys):
+    """From its plans alone, without a bundle."""
+    words = ["show", "demo", "--size", "64x64", "--target", "host", "--component", "unet", "--parallel"]
+    assert cli.main([*words, "tensor", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["parallel"]
+    assert (row["component"], row["ranks"]) == ("unet", 2) and row["sums"] > 10 and row["nbytes"] > 1e5
+    assert row["weights"] / 2 < row["most_weights"] < row["weights"] and row["flops"] / 2 < row["most_flops"]
+    assert cli.main([*words, "tensor"]) == 0
+    assert f"  {row['sums']} sums a step, for which " in capsys.readouterr().out
+    assert refused(capsys, errors.UsageError, *words, "tensor:9") == (
+        "error: --parallel: not a number of ranks (got 9, expected 2 to 8). Fix: use tensor:2."
+    )
+    assert "(got --after lower)" in refused(capsys, errors.UsageError, *words, "tensor", "--after", "lower")
+    of_bundle = refused(capsys, errors.UsageError, "show", demo_bundle, "--parallel", "tensor")
+    assert of_bundle.startswith("error: --parallel: a bundle has the plans that it was converted with. Fix: leave")
 
 
 def test_from_python(demo_bundle, monkeypatch):
