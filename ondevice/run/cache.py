@@ -47,6 +47,18 @@ class KernelCache:
             digest.update(len(data).to_bytes(8, "little") + data)
         return digest.hexdigest()
 
+    @property
+    def keeps(self) -> bool:
+        """Whether binaries can be kept, as far as is known before any was."""
+        folder = self.folder
+        while folder is not None and not folder.exists() and folder != folder.parent:
+            folder = folder.parent  # which is made when there is something to keep
+        return self._writable and folder is not None and folder.is_dir() and os.access(folder, os.W_OK)
+
+    def holds(self, key: str) -> bool:
+        """Whether there is a file of that key, which may be damaged."""
+        return self.folder is not None and self._path(key).exists()
+
     def load(self, key: str) -> bytes | None:
         """The binary, or None. A file that is not what was written is removed."""
         try:

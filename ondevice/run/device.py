@@ -22,6 +22,11 @@ class Device(Protocol):
         """
         ...
 
+    def prepare(self, programs: Sequence[tuple[str, str]]) -> None:
+        """Have programs (source, entry) that will be built compiled so that little memory is taken by that here, where
+        there is a way."""
+        ...
+
     def build(self, source: str, entry: str, where: str) -> Any:
         """Compile `source`; `where` names file and defines in an error. Returns what `bind` takes.
         Raises KernelBuildError."""

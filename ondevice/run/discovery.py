@@ -17,6 +17,7 @@ from ondevice.base.matrix_unit import MatrixUnit, matrix_unit
 from ondevice.errors import NoDeviceError
 from ondevice.run import icd
 from ondevice.run.cache import KernelCache
+from ondevice.run.compiled_apart import compile_apart
 
 OPTIONS = ("-cl-std=CL1.2",)
 PLAIN = (*OPTIONS, "-cl-opt-disable")  # as a driver builds it that is not to optimize
@@ -205,6 +206,9 @@ def _refusal(found: Found) -> str | None:
     # Some drivers report a device for which they cannot compile, so a tiny kernel is built; once it was, that
     # is remembered.
     cache, key = KernelCache(), KernelCache.key(_PROBE, *OPTIONS, *found.identity)
+    if cache.load(key) is not None:
+        return None
+    compile_apart(found.index, cache, OPTIONS, [(_PROBE, "probe")])  # by a device's `build`, which has the same key
     if cache.load(key) is not None:
         return None
     try:

@@ -19,6 +19,7 @@ import numpy as np
 
 from ondevice.errors import DeviceError, KernelBuildError
 from ondevice.run.cache import KernelCache
+from ondevice.run.compiled_apart import compile_apart
 from ondevice.run.discovery import INSTALL, OPTIONS, Found, code, compile_program, discover, find_device, opencl
 from ondevice.run.matrix_spelling import options_for
 from ondevice.run.waiting import Waiter
@@ -84,14 +85,25 @@ class OpenCLDevice:
         """Names, versions and limits (bytes, work-items)."""
         return self._found.facts()
 
+    def prepare(self, programs: Sequence[tuple[str, str]]) -> None:
+        """Have programs (source, entry) that are not in the cache compiled by another process, so that nothing of the
+        compiler stays in this one. Never fails: `build` says what is wrong."""
+        missing = [one for one in programs if not self.cache.holds(self._keyed(one[0])[1])]
+        if missing:
+            compile_apart(self._found.index, self.cache, self._options, missing)
+
+    def _keyed(self, source: str) -> tuple[tuple[str, ...], str]:
+        """The options that a source is compiled with, and the key of what comes of it."""
+        options = (*self._options, *options_for(source, self._found))
+        return options, self.cache.key(source, " ".join(options), *self._found.identity)
+
     def build(self, source: str, entry: str, where: str) -> Any:
         """Compile, or take the cached binary; one that the driver refuses is built again from source.
 
         Raises:
             KernelBuildError: with the driver's log, which names the kernel file and line.
         """
-        cl, options = self._cl, (*self._options, *options_for(source, self._found))
-        key = self.cache.key(source, " ".join(options), *self._found.identity)
+        cl, (options, key) = self._cl, self._keyed(source)
         if (binary := self.cache.load(key)) is not None:
             try:
                 return self._loaded(binary, entry, options)

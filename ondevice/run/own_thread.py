@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ def opened(found: Found) -> OpenCLDevice:
     return OwnThread(found) if alone and _enqueue() is not None else OpenCLDevice(found)
 
 
+@cache
 def _enqueue() -> Callable[..., int] | None:
     """clEnqueueNDRangeKernel of the loader that pyopencl is linked with; None where it cannot be had."""
     try:

@@ -262,6 +262,8 @@ class Session:
         self._check_needs(plan, where)
         window = self._window(plan)
         self._make_room(plan, where, window)
+        if self._streaming is not None:
+            self._streaming.prepare(plan)
         programs = [self._program(kernel.file, kernel.defines) for kernel in plan.kernels]
         streamed = None if window is None or self._streaming is None else self._streaming.of(plan, window)
         passing = [] if streamed is None else streamed.buffers(self._device.sub, self._imager(plan, where))
