@@ -12,7 +12,9 @@ from ondevice.lower.lowering import Build, Lowering
 from ondevice.lower.places import bytes_of
 from ondevice.lower.select import Way
 
-SPAN, CHUNKS = 128, 64  # channels and parts of a picture that a work-item of the two commands has, about
+# Channels of a work-item of the first and of the second of two commands, about: as many sums as registers hold; and
+# rows of memory that are read and written as they lie. CHUNKS: parts of a picture, about
+SPAN, WIDE, CHUNKS = 128, 512, 64
 LANES = 4  # of vectors in kernels that have no tunable V
 
 
@@ -64,16 +66,17 @@ def _two_commands(
     and there are enough of them for a large picture."""
     (x, scale, bias), block = operands, defines["SPAN"]
     n, channels, pixels = (int(dims[key]) for key in ("n", "channels", "pixels"))
-    span = max(size for size in range(block, max(block, SPAN) + 1, block) if channels % size == 0)
-    sizes, rows = dims | {"blocks": channels // span}, int(dims["rows"])
+    span, wide = (
+        max(size for size in range(block, max(block, most) + 1, block) if channels % size == 0) for most in (SPAN, WIDE)
+    )
+    rows = int(dims["rows"])
     name, size = str(node.name), n * pixels * channels
     sums = low.scratch(f"{name}:sums", (n, rows, channels), "f32")
+    sizes = dims | {"blocks": channels // span}
     low.emit("GroupNormNhwc", name, [x], [sums], sizes, 4 * size, Build({"SPAN": span}, kernel=way.kernels[0]))
-    after = {"SPAN": span, "ACT_Silu": defines["ACT_Silu"]}
-    result = low.result(node.outputs[0])
-    low.emit(
-        "GroupNormNhwc", name, [x, sums, scale, bias], [result], sizes, 7 * size, Build(after, kernel=way.kernels[1])
-    )
+    operands, sizes = [x, sums, scale, bias], dims | {"blocks": channels // wide}
+    after = Build({"SPAN": wide, "ACT_Silu": defines["ACT_Silu"]}, kernel=way.kernels[1])
+    low.emit("GroupNormNhwc", name, operands, [low.result(node.outputs[0])], sizes, 7 * size, after)
 
 
 def normalize_nhwc(low: Lowering, node: ir.Node) -> None:

@@ -28,7 +28,6 @@
 #endif
 #define VECS (SPAN / V)
 #define ONCE (VECS % 5 == 0 ? 5 : VECS % 4 == 0 ? 4 : 1)  // vectors whose activation is computed together
-#define AHEAD 8  // pixels: rows that are not read whole are not foreseen by a CPU
 
 KERNEL(group_norm_apply)(IN(stg, x), IN(float, sums), IN(stg, scale), IN(stg, bias), OUT(stg, y), ARG(int, n),
                          ARG(int, pixels), ARG(int, channels), ARG(int, per_group), ARG(int, chunk), ARG(int, chunks),
@@ -45,19 +44,17 @@ KERNEL(group_norm_apply)(IN(stg, x), IN(float, sums), IN(stg, scale), IN(stg, bi
       square += LOADP(from, (i + 1) * channels + v);
     }
     STOREP(origins, v, LOADP(from, v));
-    STOREP(totals, v, total);
-    STOREP(squares, v, square);
+    STOREP(totals, v, total / (float)pixels);
+    STOREP(squares, v, square / (float)pixels);
   }
-  const float count = (float)pixels;
-  GROUP_STATISTICS(0, SPAN, per_group, count, totals, squares, origins, epsilon, means, gains)
+  GROUP_STATISTICS(0, SPAN, per_group, 1.0f, totals, squares, origins, epsilon, means, gains)
 
-  vec origin[VECS], mean[VECS], gain[VECS], shift[VECS];  // origin and mean apart: their sum would be rounded
+  vec centre[VECS], gain[VECS], shift[VECS];
   UNROLL
   for (int v = 0; v < VECS; v++) {
-    origin[v] = LOADP(origins, v * V);
-    mean[v] = LOADP(means, v * V);
     gain[v] = LOADP(gains, v * V) * LOADV(scale, c0 + v * V);
     shift[v] = LOADV(bias, c0 + v * V);
+    ONE_CENTRE(centre[v], LOADP(origins, v * V), LOADP(means, v * V), gain[v], shift[v])
   }
   for (int p = part * chunk; p < MIN((part + 1) * chunk, pixels); p++)
     UNROLL
@@ -65,11 +62,8 @@ KERNEL(group_norm_apply)(IN(stg, x), IN(float, sums), IN(stg, scale), IN(stg, bi
       const int at = (item * pixels + p) * channels + c0 + some * V;
       vec z[ONCE];
       UNROLL
-      for (int v = 0; v < ONCE; v++) {
-        PREFETCH(OVERWRITTEN(x, y) + at + v * V + AHEAD * channels);
-        const vec d = LOADV(OVERWRITTEN(x, y), at + v * V) - origin[some + v] - mean[some + v];
-        z[v] = FMA(d, gain[some + v], shift[some + v]);
-      }
+      for (int v = 0; v < ONCE; v++)
+        z[v] = FMA(LOADV(OVERWRITTEN(x, y), at + v * V) - centre[some + v], gain[some + v], shift[some + v]);
       ACTIVATE_EACH(z, ONCE)
       UNROLL
       for (int v = 0; v < ONCE; v++) STOREV(y, at + v * V, z[v]);

@@ -78,14 +78,15 @@ KERNEL(group_norm_nhwc)(IN(stg, x), IN(stg, x2), IN(stg, scale), IN(stg, bias), 
     BARRIER_ALL();  // and read, before the next vector's take their place, and y that of x
   }
 
-  vec mean[VECS], gain[VECS];  // less the origin
+  vec centre[VECS], gain[VECS], shift[VECS];
   float means[SPAN], gains[SPAN], origins[SPAN];
   for (int v = 0; v < VECS; v++) STOREP(origins, v * V, origin[v]);
   const float count = (float)pixels;
   GROUP_STATISTICS(0, SPAN, per_group, count, sums, squares, origins, epsilon, means, gains)
   for (int v = 0; v < VECS; v++) {
-    mean[v] = LOADP(means, v * V);
     gain[v] = LOADP(gains, v * V) * LOADV(scale, first + v * V);
+    shift[v] = LOADV(bias, first + v * V);
+    ONE_CENTRE(centre[v], origin[v], LOADP(means, v * V), gain[v], shift[v])
   }
 
   for (int p = lane; p < pixels; p += X)
@@ -94,8 +95,7 @@ KERNEL(group_norm_nhwc)(IN(stg, x), IN(stg, x2), IN(stg, scale), IN(stg, bias), 
       UNROLL
       for (int i = 0; i < ONCE; i++) {
         const int v = some + i;
-        const vec d = LOADV(from[v], p * row[v]) - origin[v] - mean[v];
-        z[i] = FMA(d, gain[v], LOADV(bias, first + v * V));
+        z[i] = FMA(LOADV(from[v], p * row[v]) - centre[v], gain[v], shift[v]);
       }
       ACTIVATE_EACH(z, ONCE)
       UNROLL

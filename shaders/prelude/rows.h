@@ -35,6 +35,65 @@
     factor = RSQRT(od_square / (float)cols + epsilon);                                                              \
   }
 
+// The same of R rows of whole vectors at once, on CPUs: a sum waits for itself, and others are added to meanwhile. Row r
+// begins at `start[r]`, of x and of y. A value less the mean, over the deviation, is (value - centre) * factor + rest:
+// origin and mean are one number here, and what it was rounded by is in `rest`. What is stored next, and the rows that
+// are read next, are asked for meanwhile.
+#define EACH_ROW(r) \
+  UNROLL            \
+  for (int r = 0; r < R; r++)
+#define LANES_SUM(result, v)                                                  \
+  {                                                                           \
+    float od_lanes[V];                                                        \
+    STOREP(od_lanes, 0, v);                                                   \
+    UNROLL                                                                    \
+    for (int od_half = V / 2; od_half > 0; od_half /= 2)                      \
+      UNROLL                                                                  \
+      for (int j = 0; j < od_half; j++) od_lanes[j] += od_lanes[j + od_half]; \
+    result = od_lanes[0];                                                     \
+  }
+#define ROWS_STATISTICS(x, y, start, cols, epsilon, centre, factor, rest)         \
+  {                                                                               \
+    float od_sum[R];                                                              \
+    vec od_sums[R], od_part[R];                                                   \
+    EACH_ROW(r) {                                                                 \
+      centre[r] = LOAD(x, start[r]);                                              \
+      od_sums[r] = SPLAT(0.0f);                                                   \
+    }                                                                             \
+    for (int od_block = 0; od_block < cols; od_block += 64 * V) {                 \
+      EACH_ROW(r) od_part[r] = SPLAT(0.0f);                                       \
+      for (int i = od_block; i < MIN(od_block + 64 * V, cols); i += V)            \
+        EACH_ROW(r) {                                                             \
+          PREFETCH(y + start[r] + i);                                             \
+          od_part[r] += LOADV(x, start[r] + i) - centre[r];                       \
+        }                                                                         \
+      EACH_ROW(r) od_sums[r] += od_part[r];                                       \
+    }                                                                             \
+    EACH_ROW(r) {                                                                 \
+      LANES_SUM(od_sum[r], od_sums[r])                                            \
+      const float od_origin = centre[r], od_mean = od_sum[r] / (float)cols;       \
+      centre[r] = od_origin + od_mean;                                            \
+      const float od_added = centre[r] - od_origin;                               \
+      rest[r] = (od_origin - (centre[r] - od_added)) + (od_mean - od_added);      \
+      od_sums[r] = SPLAT(0.0f);                                                   \
+    }                                                                             \
+    for (int od_block = 0; od_block < cols; od_block += 64 * V) {                 \
+      EACH_ROW(r) od_part[r] = SPLAT(0.0f);                                       \
+      for (int i = od_block; i < MIN(od_block + 64 * V, cols); i += V)            \
+        EACH_ROW(r) {                                                             \
+          PREFETCH(x + start[r] + R * cols + i);                                  \
+          const vec od_d = LOADV(x, start[r] + i) - centre[r];                    \
+          od_part[r] = FMA(od_d, od_d, od_part[r]);                               \
+        }                                                                         \
+      EACH_ROW(r) od_sums[r] += od_part[r];                                       \
+    }                                                                             \
+    EACH_ROW(r) {                                                                 \
+      LANES_SUM(od_sum[r], od_sums[r])                                            \
+      factor[r] = RSQRT(FMAX(od_sum[r] / (float)cols - rest[r] * rest[r], 0.0f) + epsilon); \
+      rest[r] *= -factor[r];                                                      \
+    }                                                                             \
+  }
+
 // Of channels `first` to `last`, the statistics of their groups from sums and squares of `count` pixels each, less an
 // origin per channel: what is taken off a pixel less its origin (means), and 1 / deviation (gains).
 #define GROUP_STATISTICS(first, last, per_group, count, sums, squares, origins, epsilon, means, gains)         \
@@ -51,6 +110,15 @@
       means[c] = od_middle - (origins[c] - origins[od_g]);                                                     \
       gains[c] = od_factor;                                                                                    \
     }                                                                                                          \
+  }
+
+// Origin and mean of a vector of channels as one number, so that a pixel becomes (value - centre) * gain + shift. What
+// their sum was rounded by goes into the shift: a mean far above the deviation costs no digits.
+#define ONE_CENTRE(centre, origin, mean, gain, shift)                                                  \
+  {                                                                                                    \
+    centre = (origin) + (mean);                                                                        \
+    const vec od_added = centre - (origin);                                                            \
+    shift = FMA(((origin) - (centre - od_added)) + ((mean) - od_added), -gain, shift);                 \
   }
 
 // Sums and squares of pixels, less `origin`, over a work-group whose X work-items stand in rows of VECS, one per vector

@@ -190,5 +190,26 @@ def test_given_statistics_tunings(bench: Bench, stored, tuning):
     check_normalize(bench, (61, 83), 83, stored, False, tuning)
 
 
+@pytest.mark.parametrize("stored", STORED)
+def test_silu_of_vectors_from_end_to_end(bench: Bench, stored):
+    """Where the exponential overflows, where it vanishes, and near 0; a NaN stays one and spoils nothing else."""
+    steps = np.concatenate([np.linspace(-12, 12, 1009), np.geomspace(1e-4, 6e4, 500), [84, 86.9, 87.1, 88.7, 89, 500]])
+    x = np.concatenate([steps, -steps, [0, np.inf, np.nan]])
+    x = np.resize(x, (len(x) // 16 + 1, 16)).astype(STORED[stored])
+    ones, zeros = np.ones(16, x.dtype), np.zeros(16, x.dtype)
+    inputs = [x, np.zeros(4, np.float32), np.ones(4, np.float32), ones, zeros]
+    dims = {"pixels": len(x), "channels": 16, "groups": 4, "per_group": 4, "epsilon": 0.0}
+    got = bench.run(KERNELS["normalize_nhwc"], inputs, (x.shape, x.dtype), dims, F16=half(stored), ACT_Silu=1)
+    (wide,) = exact(x)
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(wide))
+    assert (got[wide == np.inf] == np.inf).all() and (got[wide == 0] == 0).all()
+    finite = np.isfinite(wide)
+    with np.errstate(over="ignore"):
+        want = wide[finite] / (1 + np.exp(-wide[finite]))
+    relative = EPS[stored] + (3e-6 if stored == "f16" else 8 * EPS["f32"])
+    spread = np.abs(want) * (relative + 2 * EPS["f32"] * np.abs(wide[finite]))  # and of what is taken to the power
+    assert_close(got[finite], want, spread + TINY[stored] + 1e-35, f"silu in {stored}")
+
+
 def test_given_statistics_of_the_largest_halves(bench: Bench):
     check_normalize(bench, (20, 32), 4, "f32", True, kind="largest")

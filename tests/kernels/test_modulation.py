@@ -81,6 +81,18 @@ def test_ada_layer_norm(bench: Bench, size, stored):
     check_ada_layer_norm(bench, size, stored)
 
 
+@pytest.mark.parametrize("size", [(1, 1, 16), (2, 5, 48), (3, 4, 1040)], ids=str)
+@pytest.mark.parametrize("stored", STORED)
+def test_ada_layer_norm_of_several_rows(bench: Bench, size, stored):
+    """An item's last rows are not the next one's."""
+    check_ada_layer_norm(bench, size, stored, name="ada_layer_norm_rows")
+
+
+@pytest.mark.parametrize("stored, tuning", tunings(KERNELS["ada_layer_norm_rows"]))
+def test_ada_layer_norm_of_several_rows_tunings(bench: Bench, stored, tuning):
+    check_ada_layer_norm(bench, (2, 9, 48), stored, tuning, "ada_layer_norm_rows")
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("stored", STORED)
 def test_gated_add(bench: Bench, size, stored):

@@ -112,6 +112,31 @@ def norm(
 
 
 NORMS = ["layer_norm", "instance_norm"]
+WHOLE = [(1, 16), (3, 48), (4, 320), (9, 1040), (6, 2064)]  # rows of whole vectors, in blocks of R and one over
+
+
+@pytest.mark.parametrize("size", WHOLE, ids=str)
+@pytest.mark.parametrize("stored", STORED)
+def test_layer_norm_of_several_rows(bench: Bench, size: tuple[int, int], stored: str) -> None:
+    norm(bench, "layer_norm_rows", values("normal", size, stored), stored)
+
+
+@pytest.mark.parametrize("stored, tuning", tunings(KERNELS["layer_norm_rows"]))
+def test_layer_norm_of_several_rows_tunings(bench: Bench, stored: str, tuning: dict[str, int]) -> None:
+    norm(bench, "layer_norm_rows", values("normal", (11, 96), stored), stored, tuning)
+
+
+@pytest.mark.parametrize("kind", ["equal", "largest"])
+@pytest.mark.parametrize("stored", STORED)
+def test_layer_norm_of_several_rows_of_other_values(bench: Bench, kind: str, stored: str) -> None:
+    norm(bench, "layer_norm_rows", values(kind, (5, 1024), stored), stored)
+
+
+def test_layer_norm_of_several_rows_keeps_digits_when_the_mean_is_large(bench: Bench) -> None:
+    """Rows whose means lie far apart, and one whose first value is far from its mean."""
+    x = values("normal", (6, 1024), "f32") + np.float32(3000) * np.arange(-3, 3, dtype=np.float32)[:, np.newaxis]
+    x[1, 0] = 1e5
+    norm(bench, "layer_norm_rows", x, "f32")
 
 
 @pytest.mark.parametrize("size", [*SIZES, (5, 40_960), (2, 70_001)], ids=str)

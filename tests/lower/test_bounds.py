@@ -106,6 +106,8 @@ HEADS = {"rows": 8, "cols": 8, "heads": 2, "tokens": 2, "x_row": 20, "x_from": 4
 HEADS |= {"y_from": 16, "y_batch": 64}
 BY_HAND |= dict.fromkeys(("rms_norm", "rms_norm_local"), (HEADS, [120, 8, 112], {}))
 BY_HAND |= dict.fromkeys(("ada_layer_norm", "ada_layer_norm_local"), (IN_ITEMS | MODULATED, [48, 36, 44, 48], {}))
+WIDE = IN_ITEMS | MODULATED | {"cols": 16, "shift_row": 40, "scale_row": 40, "scale_from": 20}
+BY_HAND["ada_layer_norm_rows"] = (WIDE, [96, 60, 76, 96], {})
 
 
 def by_hand(name: str) -> Launch:

@@ -202,7 +202,7 @@ def test_calls_are_found_by_the_same_sizes_before_and_after_their_weight_is_stor
                 scalars = dict(zip(kernel.arg_types, call.scalars, strict=True))
                 assert scalars["blocks"] * np.lcm(scalars["per_group"], defines["V"]) == scalars["channels"]
             used.add(kernel.name)
-    assert {"matmul", "conv2d_nhwc", "group_norm_nhwc", "layer_norm"} <= used
+    assert {"matmul", "conv2d_nhwc", "group_norm_nhwc", "layer_norm_rows"} <= used
 
 
 def test_several_sizes_store_a_weight_once(tiny):

@@ -21,7 +21,7 @@ from ondevice.target import load_target
 pytestmark = pytest.mark.device
 OF_ALL = {"binary", "cast", "gather"}
 WAYS = {  # target, weights and what is computed by its meaning
-    "host": ("host", "", {"matmul", "conv2d_nhwc", "layer_norm", "flash_attention", *OF_ALL}),
+    "host": ("host", "", {"matmul", "conv2d_nhwc", "layer_norm_rows", "flash_attention", *OF_ALL}),
     "gpu": ("gpu", "", {"matmul", "conv2d_nhwc", "group_norm_nhwc", "layer_norm", *OF_ALL}),
     "phone": ("adreno_740", "i8", {"matmul_tiles", "conv2d_tiles", "group_norm_local", "layer_norm_local", *OF_ALL}),
     "few bits": ("mali_g715", "i4", {"matmul_tiles", "conv2d_tiles", "flash_local", *OF_ALL}),
@@ -54,7 +54,8 @@ def test_kernels_compute_what_they_mean(made):
 def test_a_fault_of_both_builds_is_found(made, monkeypatch, capsys):
     """The only device there is, wrong whatever its compiler is told: no other build of its kernels shows that."""
     bundle, _ = made
-    kernel = "layer_norm" if "layer_norm" in bundle.manifest.kernels else "layer_norm_local"
+    names = ("layer_norm", "layer_norm_local", "layer_norm_rows")
+    (kernel,) = (name for name in names if name in bundle.manifest.kernels)
     device = WrongDevice(choose_device(), wrong=kernel)
     monkeypatch.setattr(doctor, "choose_device", lambda _spec: device)
     monkeypatch.setattr(doctor, "reference_for", lambda *_: (device, "itself without its compiler's optimizer"))

@@ -260,7 +260,7 @@ def made_up(monkeypatch):
     return device
 
 
-DEMO = ["tune", "demo", "--random-weights", "0", "--size", "64x64", "--kernel", "layer_norm"]
+DEMO = ["tune", "demo", "--random-weights", "0", "--size", "64x64", "--kernel", "layer_norm_rows"]
 
 
 def test_it_writes_the_packages_file_for_such_devices_and_adds_to_it(made_up, tmp_path, monkeypatch, capsys):
@@ -271,10 +271,10 @@ def test_it_writes_the_packages_file_for_such_devices_and_adds_to_it(made_up, tm
     half = read_tuning(path)
     assert (
         half.match == {"kind": "cpu", "platform": "Made(R) up", "vector_floats": 16}
-        and half.kernels["layer_norm"].default["V"] == 8
+        and half.kernels["layer_norm_rows"].default["V"] == 8
     )
     assert cli.main([*DEMO, "--dtype", "fp32"]) == 0
-    assert len(read_tuning(path).kernels["layer_norm"].shapes) > len(half.kernels["layer_norm"].shapes)
+    assert len(read_tuning(path).kernels["layer_norm_rows"].shapes) > len(half.kernels["layer_norm_rows"].shapes)
 
 
 def test_ctrl_c_keeps_what_was_measured(made_up, tmp_path, monkeypatch, capsys):
@@ -288,23 +288,25 @@ def test_ctrl_c_keeps_what_was_measured(made_up, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(verb, "tune", interrupted)
     assert cli.main([*DEMO, "--dtype", "fp16", "--out", str(tmp_path / "mine.toml")]) == cli.INTERRUPTED
-    assert len(read_tuning(tmp_path / "mine.toml").kernels["layer_norm"].shapes) == 2
+    assert len(read_tuning(tmp_path / "mine.toml").kernels["layer_norm_rows"].shapes) == 2
     assert "2 shapes in" in capsys.readouterr().err
 
 
 def test_a_bundle_is_tuned_at_what_it_dispatches(made_up, tmp_path, capsys):
     bundle = str(tmp_path / "demo.ondevice")
     assert cli.main(["convert", "demo", "--size", "64x64", "--target", "host", "--out", bundle]) == 0
-    assert cli.main(["tune", bundle, "--kernel", "layer_norm", "--out", str(tmp_path / "a.toml")]) == 0
+    assert cli.main(["tune", bundle, "--kernel", "layer_norm_rows", "--out", str(tmp_path / "a.toml")]) == 0
     said = capsys.readouterr().err
     dispatched = set()
     for entry in (opened := open_bundle(bundle)).manifest.plans:
         dispatched |= {
-            key for key in verb._keys(opened.plan(entry.component, **entry.sizes), KERNELS) if key[0] == "layer_norm"
+            key
+            for key in verb._keys(opened.plan(entry.component, **entry.sizes), KERNELS)
+            if key[0] == "layer_norm_rows"
         }
     assert f"{len(dispatched)} shapes of 1 kernels" in said
-    rows = read_tuning(tmp_path / "a.toml").kernels["layer_norm"].shapes
-    assert rows and {("layer_norm", frozenset(row.at.items())) for row in rows} <= dispatched
+    rows = read_tuning(tmp_path / "a.toml").kernels["layer_norm_rows"].shapes
+    assert rows and {("layer_norm_rows", frozenset(row.at.items())) for row in rows} <= dispatched
     assert (
         cli.main(
             ["convert", "demo", "--size", "64x64", "--tuning", str(tmp_path / "a.toml"), "--out", str(tmp_path / "c")]
@@ -312,7 +314,7 @@ def test_a_bundle_is_tuned_at_what_it_dispatches(made_up, tmp_path, capsys):
         == 0
     )
     plan = open_bundle(tmp_path / "c").plan("unet", batch=2, height=8, width=8)
-    assert {dict(kernel.defines)["V"] for kernel in plan.kernels if kernel.file == "layer_norm"} == {8}
+    assert {dict(kernel.defines)["V"] for kernel in plan.kernels if kernel.file == "layer_norm_rows"} == {8}
 
 
 @pytest.mark.sweep
@@ -370,11 +372,11 @@ def test_tuning_for_a_device_takes_its_familys_file(tmp_path, monkeypatch, capsy
 @pytest.mark.device
 def test_a_real_device_is_tuned(tmp_path, capsys):
     words = [
-        "tune", "demo", "--random-weights", "0", "--size", "64x64", "--dtype", "fp32", "--kernel", "layer_norm",
+        "tune", "demo", "--random-weights", "0", "--size", "64x64", "--dtype", "fp32", "--kernel", "layer_norm_rows",
         "--budget", "4",
     ]  # fmt: skip
     assert cli.main([*words, "--out", str(tmp_path / "t.toml")]) == 0
     tuned = read_tuning(tmp_path / "t.toml")
-    assert tuned.measured["device"] and tuned.kernels["layer_norm"].shapes
-    assert all(0 < row.us <= row.was_us for row in tuned.kernels["layer_norm"].shapes)
+    assert tuned.measured["device"] and tuned.kernels["layer_norm_rows"].shapes
+    assert all(0 < row.us <= row.was_us for row in tuned.kernels["layer_norm_rows"].shapes)
     assert "refused" not in capsys.readouterr().err
