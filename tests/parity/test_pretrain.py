@@ -181,13 +181,13 @@ def test_halves_what_is_computed_again_and_pictures_on_the_way(listed, tmp_path)
     alone()
     assert train(*given(listed, tmp_path / "again", recompute="true", **words)) == 0
     alone()
-    assert train(*given(listed, tmp_path / "half", bf16="true", **words)) == 0
+    more = {"validation_prompt": CAPTION, "num_validation_images": 1, "num_inference_steps": 1}
+    drawn = words | more | {"max_steps": 3, "image_logging_steps": 2}
+    assert train(*given(listed, tmp_path / "half", bf16="true", **drawn)) == 0
     alone()
     found, again, half = (losses(tmp_path / name)[1] for name in ("whole", "again", "half"))
     assert again == found and half != found and half == pytest.approx(found, rel=0.05)
-    more = {"validation_prompt": CAPTION, "num_validation_images": 1, "num_inference_steps": 1, "max_steps": 3}
-    assert train(*given(listed, tmp_path / "drawn", image_logging_steps=2, **more)) == 0
-    pictures = sorted((tmp_path / "drawn" / "validation").iterdir())
+    pictures = sorted((tmp_path / "half" / "validation").iterdir())
     assert [path.name for path in pictures] == ["step-000002-1.png", "step-000003-1.png"]
     assert all(Image.open(path).size == (SIDE, SIDE) for path in pictures)
     _, job = job_of(pretrain, *given(listed, tmp_path / "never", image_logging_steps=-1, **more))
