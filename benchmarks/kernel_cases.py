@@ -1,5 +1,6 @@
-"""The ops that a UNet step and a VAE decode of Stable Diffusion 1 at 512x512 spend their time on, and attention of
-Stable Diffusion XL, as graphs of one op.
+"""The ops that a UNet step and a VAE decode of Stable Diffusion 1 at 512x512 spend their time on, attention of Stable
+Diffusion XL, and what is a step's of Stable Diffusion 3 at 512x512 and of Stable Video Diffusion at 448x256 alone, as
+graphs of one op.
 
 They are lowered and planned as in a bundle, so that a case is timed with the kernels, tunables and packed weights that
 a picture gets, and an op that takes several commands is one case. FLOPs are those of the op: of a Winograd convolution
@@ -23,6 +24,8 @@ from ondevice.lower.program import Program
 from ondevice.target import FP32, Target
 
 Shape = tuple[int, ...]
+EPSILON = ("epsilon", 1e-6)
+FRAMES_FIRST = (("perm", [0, 2, 3, 1]),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,7 @@ def cases(plain: bool = False) -> Iterator[Case]:
     yield from _convolutions()
     yield from _attentions()
     yield from _norms()
+    yield from _newer()
     if plain:
         yield from _plain()
 
@@ -170,6 +174,27 @@ def _norms() -> Iterator[Case]:
             (1, rows, width),
             ((width,), (width,)),
         )
+
+
+def _newer() -> Iterator[Case]:
+    """Stable Diffusion 3: a stream's tokens are 24 heads of 64. Stable Video Diffusion: 14 frames, whose pixels are a
+    row of a picture as high as there are frames."""
+    tokens, width = 1024, 1536
+    row, item = (1, tokens, width), (1, 1, width)
+    yield _attention(tokens + 333, tokens + 333, 24, 64)  # joint: of the picture and of a text with T5
+    yield _linear(tokens, 3 * width, width)
+    yield _linear(tokens, 4 * width, width, "GeluTanh")
+    yield Case(f"ada layer norm {tokens}x{width}", "AdaLayerNorm", (row, item, item), row, attributes=(EPSILON,))
+    rms = (EPSILON, ("heads", [24]))
+    yield Case(f"rms norm {tokens} 24 heads of 64", "RmsNorm", (row,), row, ((64,),), attributes=rms)
+    for pixels, channels in ((1792, 320), (448, 640)):
+        yield _attention(14, 14, pixels * channels // 64, 64)
+        shape = (1, 14, pixels, channels)
+        settings = (("strides", [1, 1]), ("pads", [1, 0, 1, 0]))
+        weights = ((3, 1, channels, channels), (channels,))
+        name = f"conv 3x1 14x{pixels}x{channels} -> {channels}"
+        yield Case(name, "ConvNhwcBiasAdd", (shape,), shape, weights, True, settings, without=("winograd",))
+    yield Case("transpose 1x4x14x1792", "Transpose", ((1, 4, 14, 1792),), (1, 14, 1792, 4), attributes=FRAMES_FIRST)
 
 
 def _plain() -> Iterator[Case]:

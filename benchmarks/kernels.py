@@ -1,4 +1,4 @@
-"""Time the ops of Stable Diffusion 1.4 as plans run them:
+"""Time the ops of Stable Diffusion 1.4, and of a step of 3 and of films, as plans run them:
 `python -m benchmarks.kernels [part of a name] [--storage f16] [--math bf16] [--markdown]`.
 
 Prints GFLOP/s and GB/s (the least bytes the op could move), and what part they are of the device's peak and of a large

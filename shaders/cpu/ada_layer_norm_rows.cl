@@ -14,7 +14,6 @@
 //: needs = {cols = {multiple = "V"}}
 //: reach.shift = "shift_from + (rows - 1) // tokens * shift_row + cols"
 //: reach.scale = "scale_from + (rows - 1) // tokens * scale_row + cols"
-//: holds = ["1 <= tokens"]
 
 KERNEL(ada_layer_norm_rows)(IN(stg, x), IN(stg, shift), IN(stg, scale), OUT(stg, y), ARG(int, rows), ARG(int, cols),
                             ARG(int, tokens), ARG(int, shift_row), ARG(int, scale_row), ARG(int, shift_from),
