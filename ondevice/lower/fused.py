@@ -12,8 +12,8 @@ from ondevice.lower.lowering import Build, Lowering
 from ondevice.lower.places import bytes_of
 from ondevice.lower.select import Way
 
-# Channels of a work-item of the first and of the second of two commands, about: as many sums as registers hold; and
-# rows of memory that are read and written as they lie. CHUNKS: parts of a picture, about
+# Channels of a work-item of two commands, about: as many sums as registers hold. A row of at most WIDE channels is read
+# and written whole by the second. CHUNKS: parts of a picture, about
 SPAN, WIDE, CHUNKS = 128, 512, 64
 LANES = 4  # of vectors in kernels that have no tunable V
 
@@ -66,10 +66,8 @@ def _two_commands(
     and there are enough of them for a large picture."""
     (x, scale, bias), block = operands, defines["SPAN"]
     n, channels, pixels = (int(dims[key]) for key in ("n", "channels", "pixels"))
-    span, wide = (
-        max(size for size in range(block, max(block, most) + 1, block) if channels % size == 0) for most in (SPAN, WIDE)
-    )
-    rows = int(dims["rows"])
+    span = max(size for size in range(block, max(block, SPAN) + 1, block) if channels % size == 0)
+    wide, rows = channels if channels <= WIDE else span, int(dims["rows"])
     name, size = str(node.name), n * pixels * channels
     sums = low.scratch(f"{name}:sums", (n, rows, channels), "f32")
     sizes = dims | {"blocks": channels // span}

@@ -28,6 +28,7 @@
 #endif
 #define VECS (SPAN / V)
 #define ONCE (VECS % 5 == 0 ? 5 : VECS % 4 == 0 ? 4 : 1)  // vectors whose activation is computed together
+#define AHEAD 8  // pixels: rows that are not read whole are not foreseen by a CPU
 
 KERNEL(group_norm_apply)(IN(stg, x), IN(float, sums), IN(stg, scale), IN(stg, bias), OUT(stg, y), ARG(int, n),
                          ARG(int, pixels), ARG(int, channels), ARG(int, per_group), ARG(int, chunk), ARG(int, chunks),
@@ -62,8 +63,10 @@ KERNEL(group_norm_apply)(IN(stg, x), IN(float, sums), IN(stg, scale), IN(stg, bi
       const int at = (item * pixels + p) * channels + c0 + some * V;
       vec z[ONCE];
       UNROLL
-      for (int v = 0; v < ONCE; v++)
+      for (int v = 0; v < ONCE; v++) {
+        if (SPAN < channels) PREFETCH(OVERWRITTEN(x, y) + at + v * V + AHEAD * channels);
         z[v] = FMA(LOADV(OVERWRITTEN(x, y), at + v * V) - centre[some + v], gain[some + v], shift[some + v]);
+      }
       ACTIVATE_EACH(z, ONCE)
       UNROLL
       for (int v = 0; v < ONCE; v++) STOREV(y, at + v * V, z[v]);

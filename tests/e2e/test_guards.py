@@ -45,7 +45,7 @@ def test_the_picture_of_float32_storage(bundles):
     [
         ((), 13, "vae_decoder: dispatch "),
         (("--on-nan", "fp32", "--strict"), 14, "half storage overflows"),
-        (("--on-nan", "fp32", "--max-memory", "1.8MB"), 8, "half storage does not hold takes"),
+        (("--on-nan", "fp32", "--max-memory", "1MB"), 8, "half storage does not hold takes"),
     ],
 )
 def test_the_verb(bundles, tmp_path, capsys, words, code, said):

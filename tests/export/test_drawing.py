@@ -111,10 +111,7 @@ def test_a_picture_in_half_is_ours(demo, tmp_path):
         (["--max-memory", "1GB"], "--max-memory: the runtime chooses"),
         (["--check"], "--check: the runtime shows no op's result while it draws"),
         (["--trace", "t.json"], "--trace: the runtime says nothing of its ops' times"),
-        (
-            ["--size", "64x72"],
-            "has no unet for 1 pass of 64x72 (it has 2 passes of 64x64). Fix: convert again with --si",
-        ),
+        (["--size", "64x72"], "--size: the bundle holds no such size (got 64x72, expected one of 64x64). Fix: use one"),
     ],
 )
 def test_flags_without_a_meaning_there_are_refused(words, said, demo, tmp_path, monkeypatch, capsys):

@@ -225,7 +225,8 @@ def test_a_packed_bundle_draws_the_same(demo, player, tmp_path):
 
 
 def test_memory_is_what_the_plan_says(demo, player):
-    """Beside the plan's own bytes a process takes 30 MB at most, once its driver is there and kernels are built."""
+    """Beside the plan's own bytes a process takes what its driver keeps of each program, about 1 MB, once the driver is
+    there and kernels are built."""
     tiny = GOLDEN / "bundle" / "tiny.ondevice"
     component = next(iter(json.loads((tiny / "bundle.json").read_text())["components"]))
 
@@ -235,7 +236,8 @@ def test_memory_is_what_the_plan_says(demo, player):
         return json.loads(done.stdout)
 
     driver, used = run(tiny, component)["peak_bytes"], run(demo, "unet")
-    assert used["peak_bytes"] - driver - used["arena"] - used["weights"] < 30e6
+    plan = json.loads(next((demo / "plans").glob("unet*.json")).read_text())
+    assert used["peak_bytes"] - driver - used["arena"] - used["weights"] < 1.1e6 * len(plan["kernels"])
 
 
 def test_ctrl_c_leaves_no_file(demo, player_build, tmp_path):
