@@ -31,14 +31,15 @@ def strips(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
     tiles_h, tiles_w = -(-oh // TILE), -(-ow // TILE)
     tiles, groups, sizes = n * tiles_h * tiles_w, low.target.winograd.get("groups", GROUPS), conv.dims | {"n": n}
     few = low.tuning("winograd_strips", sizes, dtype)
-    # In half, where many strips read them from the shared cache, and a strip of all channels fits a slot. Floats take
-    # longer to read than to transform again.
+    # Where many strips read them from the shared cache, and a strip of all channels fits a slot. Floats take longer to
+    # read, so that they pay where there are 16 times as many.
     fits = (
         max(groups * 36 * few["STRIP"] * (ic + few["V"]) * DTYPES["f32"], 36 * ic * oc * DTYPES[dtype])
         <= low.target.scratch
     )
     # few bits have none for transformed taps, and few bytes to save reads of
-    many = dtype == "f16" and tiles_h * tiles_w >= low.target.winograd.get("stored", 1 << 31)
+    enough = low.target.winograd.get("stored", 1 << 31) * (1 if dtype == "f16" else 16)
+    many = tiles_h * tiles_w >= enough
     stored = many and fits and not conv.quantized
     tuning = narrowed(low, "winograd_strips", oc, sizes | {"FLY": int(not stored)}, dtype)
     if tiles < tuning["MR"]:
