@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 METADATA = "metadata.jsonl"
 FILE, TEXT = "file_name", "text"
+LONGEST = 200  # characters of a name in a message
 RESAMPLINGS = tuple(one.name.lower() for one in Image.Resampling)
 """How pictures are made smaller or larger, as Pillow calls it."""
 _MOST_PIXELS = 1 << 28
@@ -151,7 +152,9 @@ def inside(folder: Path, name: str, where: str) -> Path:
 
 
 def _some(names: list[str]) -> str:
-    return printable(", ".join(names[:3]) + ("..." if len(names) > 3 else ""))
+    """The first three names, none of more than LONGEST characters."""
+    some = [name if len(name) <= LONGEST else f"{name[:LONGEST]}..." for name in map(printable, names[:3])]
+    return ", ".join(some) + ("..." if len(names) > 3 else "")
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str, list[str]]]:

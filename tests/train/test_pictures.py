@@ -27,11 +27,11 @@ def test_captions_of_a_folder(tmp_path, caplog):
     for name in ("a.png", "b.jpg", "c.webp"):
         save(tmp_path / name)
     lines(tmp_path, {"file_name": "b.jpg", "text": "zwei ö"}, {"file_name": "a.png", "text": ""},
-          {"file_name": "gone.png", "text": "x"})  # fmt: skip
+          {"file_name": "gone.png", "text": "x"}, {"file_name": "n" * 9999, "text": "x"})  # fmt: skip
     with caplog.at_level(logging.WARNING):
         found = captioned(tmp_path, "data_dir")
     assert [(one.path.name, one.caption) for one in found] == [("b.jpg", "zwei ö"), ("a.png", "")]
-    assert "1 pictures are not there and are left out (gone.png)" in caplog.text
+    assert f"2 pictures are not there and are left out (gone.png, {'n' * 200}...)" in caplog.text
     assert "1 pictures have no line and are left out (c.webp)" in caplog.text
     assert [path.name for path in files_of(tmp_path, "data_dir")] == ["a.png", "b.jpg", "c.webp"]
 
