@@ -104,9 +104,8 @@ class Journal:
     def files(self, key: str) -> list[str]:
         """The files of the picture with this key, where all are there and as they were written."""
         rows = self._rows.get(key, {})
-        return (
-            list(rows) if rows and all(digest_of(self._folder / name) == hash_ for name, hash_ in rows.items()) else []
-        )
+        there = (hash_ and digest_of(self._folder / name) == hash_ for name, hash_ in rows.items())
+        return list(rows) if rows and all(there) else []
 
     def add(self, line: Line, key: str, files: Mapping[str, str]) -> None:
         """The files (name -> SHA-256) of a line are written. Raises UsageError where the disk refuses."""

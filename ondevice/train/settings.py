@@ -95,9 +95,9 @@ class Setting:
             return None
         try:
             number = float(value) if self.kind is float or isinstance(value, float) else int(value)
-        except ValueError:
-            return None
-        if not math.isfinite(number) or (self.kind is int and number != int(number)):
+            if not math.isfinite(number) or (self.kind is int and number != int(number)):
+                return None
+        except (ValueError, OverflowError):  # no number, or one past the largest float
             return None
         return self.kind(number)
 

@@ -242,11 +242,17 @@ class _Reader:
     def _type(self, spec: Any, where: str) -> Type:
         if spec.WhichOneof("type") != "tensorType" or spec.tensorType.dataType not in _TYPES:
             raise GraphError(
-                "is of a type that is not read here.", where=where, fix="write it as a float or an integer"
+                "is of a type that is not read here.",
+                where=where.strip() or self._package.name,
+                fix="write it as a float or an integer",
             )
         tensor = spec.tensorType
         if any(one.WhichOneof("dimension") != "constant" for one in tensor.dimensions):
-            raise GraphError("has a size that is free.", where=where, fix="write the package with fixed sizes")
+            raise GraphError(
+                "has a size that is free.",
+                where=where.strip() or self._package.name,
+                fix="write the package with fixed sizes",
+            )
         shape = tuple(int(one.constant.size) for one in tensor.dimensions)
         if len(shape) > MAX_RANK or prod(shape) > MAX_ELEMENTS:
             raise _damaged(where, f"is too large (got {list(shape)}, expected at most {MAX_ELEMENTS} elements)")
