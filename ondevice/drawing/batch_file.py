@@ -17,7 +17,7 @@ from ondevice.base.publish import append_lines
 from ondevice.diffusion.files import fix_of, opened
 from ondevice.diffusion.film import film_format
 from ondevice.diffusion.picture_file import FORMATS
-from ondevice.drawing.resume import digest_of
+from ondevice.drawing.resume import unchanged
 from ondevice.errors import UsageError
 
 FILE_LIMIT = 1 << 28
@@ -104,8 +104,7 @@ class Journal:
     def files(self, key: str) -> list[str]:
         """The files of the picture with this key, where all are there and as they were written."""
         rows = self._rows.get(key, {})
-        there = (hash_ and digest_of(self._folder / name) == hash_ for name, hash_ in rows.items())
-        return list(rows) if rows and all(there) else []
+        return list(rows) if unchanged(self._folder, rows) else []
 
     def add(self, line: Line, key: str, files: Mapping[str, str]) -> None:
         """The files (name -> SHA-256) of a line are written. Raises UsageError where the disk refuses."""

@@ -94,7 +94,7 @@ class Resumed:
         if not self._resume or not (path := _beside(self._paths[number], DONE)).exists():
             return []
         files = read_kept(path, self._keys[number]).files
-        right = all(Path(name).name == name and digest_of(path.parent / name) == key for name, key in files.items())
+        right = all(Path(name).name == name for name in files) and unchanged(path.parent, files)
         return [path.parent / name for name in files] if right else []
 
     def wrote(self, number: int, paths: Sequence[Path]) -> None:
@@ -163,6 +163,11 @@ def digest_of(path: Path) -> str:
             digest.update(part)
         return digest.hexdigest()
     return ""
+
+
+def unchanged(folder: Path, files: Mapping[str, str]) -> bool:
+    """Whether files (name -> SHA-256) of a folder are there as they were written; one without a hash never is."""
+    return all(hash_ and digest_of(folder / name) == hash_ for name, hash_ in files.items())
 
 
 def _hashable(value: Any) -> Any:

@@ -39,8 +39,7 @@ def strips(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
     )
     # few bits have none for transformed taps, and few bytes to save reads of
     enough = low.target.winograd.get("stored", 1 << 31) * (1 if dtype == "f16" else 16)
-    many = tiles_h * tiles_w >= enough
-    stored = many and fits and not conv.quantized
+    stored = not conv.quantized and fits and tiles_h * tiles_w >= enough
     tuning = narrowed(low, "winograd_strips", oc, sizes | {"FLY": int(not stored)}, dtype)
     if tiles < tuning["MR"]:
         tuning["MR"] = min(mr for mr in low.kernels["winograd_strips"].header["tune"]["MR"] if mr >= min(tiles, 4))

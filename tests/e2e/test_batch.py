@@ -26,6 +26,7 @@ from ondevice import cli
 from ondevice.base.publish import PARTIAL
 from ondevice.drawing import batch_file, drawer
 from ondevice.drawing.batch_file import JOURNAL, Journal, read_lines
+from ondevice.drawing.resume import digest_of
 from ondevice.errors import BatchError, NumericError, UsageError
 
 TRAILING = {"timestep_spacing": "trailing"}
@@ -230,11 +231,12 @@ def test_a_line_or_a_file_that_is_too_long_is_refused(tmp_path: Path, monkeypatc
 
 def test_a_journal_is_believed_as_far_as_it_is_right(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"a")
-    digest = batch_file.digest_of(tmp_path / "a.png")
+    digest = digest_of(tmp_path / "a.png")
     rows = [
         {"key": "k", "files": {"a.png": digest}},
         {"key": "up", "files": {"../a.png": digest}},
         {"key": "none", "files": {}},
+        {"key": "no hash", "files": {"gone.png": ""}},
         {"key": 1, "files": {"a.png": digest}},
         {"key": "l", "files": {"a.png": 1}},
         [1],
@@ -243,8 +245,8 @@ def test_a_journal_is_believed_as_far_as_it_is_right(tmp_path: Path) -> None:
     text = "".join(json.dumps(row) + "\n" for row in rows) + '{"key": "half'
     (tmp_path / JOURNAL).write_text(text)
     journal = Journal(tmp_path)
-    assert {key: journal.files(key) for key in ("k", "up", "none", "l", "half", "other")} == {
-        "k": ["a.png"], "up": [], "none": [], "l": [], "half": [], "other": []
+    assert {key: journal.files(key) for key in ("k", "up", "none", "no hash", "l", "half", "other")} == {
+        "k": ["a.png"], "up": [], "none": [], "no hash": [], "l": [], "half": [], "other": []
     }  # fmt: skip
     line = next(iter(read_lines(_written(tmp_path / "lines", '{"prompt": "x"}'))))
     assert isinstance(line, batch_file.Line)

@@ -15,8 +15,8 @@ from ondevice.errors import UsageError
 
 log = logging.getLogger(__name__)
 BACKTRACK = 20
-_SHOWN = 300  # letters of the words that are left out, where they are named
 """Tokens after a comma that go into the next chunk with what does not fit any more."""
+_SHOWN = 300  # letters of the words that are left out, where they are named
 
 
 class Pieces(Protocol):

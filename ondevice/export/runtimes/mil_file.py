@@ -204,7 +204,7 @@ class _Reader:
         if len(function.block_specializations) != 1:
             raise GraphError("has several variants of its program.", where=self._package.name, fix=_DAMAGED)
         (block,) = function.block_specializations.values()
-        inputs = {one.name: self._type(one.type, one.name or self._package.name) for one in function.inputs}
+        inputs = {one.name: self._type(one.type, one.name) for one in function.inputs}
         types = dict(inputs)
         operations = tuple(self._operation(one, types) for one in block.operations)
         for name in block.outputs:
@@ -240,19 +240,14 @@ class _Reader:
         return str(spec.name)
 
     def _type(self, spec: Any, where: str) -> Type:
+        where = where.strip() or self._package.name  # a name of blanks alone would name no place
         if spec.WhichOneof("type") != "tensorType" or spec.tensorType.dataType not in _TYPES:
             raise GraphError(
-                "is of a type that is not read here.",
-                where=where.strip() or self._package.name,
-                fix="write it as a float or an integer",
+                "is of a type that is not read here.", where=where, fix="write it as a float or an integer"
             )
         tensor = spec.tensorType
         if any(one.WhichOneof("dimension") != "constant" for one in tensor.dimensions):
-            raise GraphError(
-                "has a size that is free.",
-                where=where.strip() or self._package.name,
-                fix="write the package with fixed sizes",
-            )
+            raise GraphError("has a size that is free.", where=where, fix="write the package with fixed sizes")
         shape = tuple(int(one.constant.size) for one in tensor.dimensions)
         if len(shape) > MAX_RANK or prod(shape) > MAX_ELEMENTS:
             raise _damaged(where, f"is too large (got {list(shape)}, expected at most {MAX_ELEMENTS} elements)")
