@@ -178,9 +178,18 @@ class Pipeline(pipeline.Pipeline):
                 log.warning("%s: %s; it is converted again", place, error)
                 shutil.rmtree(place)  # of a name that only this function gives
         checkpoint = opened(os.fspath(source), family, revision, [os.fspath(net) for net in nets])
-        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            what = f"converted checkpoints cannot be kept in {place.parent} ({error.strerror})."
+            raise UsageError(what, where="ONDEVICE_CACHE", fix="set it to a folder that can be written") from None
         recipe = Recipe(STORAGES[dtype], target=target, chunks=chunks, math=math)
-        compile_bundle(checkpoint, place, recipe, sizes=[size] if size else ())
+        try:
+            compile_bundle(checkpoint, place, recipe, sizes=[size] if size else ())
+        except BundleError:
+            if not place.exists():
+                raise
+            # another process, which was asked for the same at the same time, has converted it
         return cls._on(open_bundle(place), device)
 
     @classmethod

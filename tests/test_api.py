@@ -60,6 +60,24 @@ def test_a_checkpoint_is_converted_once(cache, tmp_path, caplog, monkeypatch):
     assert "it is converted again" in caplog.text
 
 
+def test_what_another_process_has_converted_meanwhile_is_opened(cache, demo_bundle, monkeypatch):
+    def late(checkpoint, place, recipe, **_):
+        shutil.copytree(demo_bundle, place)
+        raise errors.BundleError("is there already.", where=place.name)
+
+    monkeypatch.setattr("ondevice.compiler.compile_bundle", late)
+    drawn = Pipeline.from_pretrained(DEMO)("a red circle", num_inference_steps=2)
+    assert drawn.images[0].size == (64, 64) and len(list(cache.iterdir())) == 1
+
+
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ONDEVICE_CACHE", str(tmp_path / "file"))
+    said = r"ONDEVICE_CACHE: converted checkpoints cannot be kept in .*bundles \(Not a directory\)\. Fix: set it to a"
+    with pytest.raises(errors.UsageError, match=said):
+        Pipeline.from_pretrained(DEMO, size=(64, 64))
+
+
 def test_what_is_no_checkpoint(cache, tmp_path):
     with pytest.raises(errors.CheckpointError, match="there is no such file or folder, and it is no hub id"):
         Pipeline.from_pretrained(tmp_path / "none")
