@@ -93,7 +93,9 @@ class Checkpoints:
             if beside is not None:
                 beside(folder)
             (folder / STATE).write_text(json.dumps(about, indent=1) + "\n", "utf-8")
-        for old in self.all()[: -self._limit] if self._limit else ():
+        there = self.all()
+        later = there.index(path) + 1  # from there on they are an older run's, and go first
+        for old in (there[later:] + there[:later])[: -self._limit] if self._limit else ():
             with system(str(old), OutputError):
                 (old / STATE).unlink()  # what is half removed is none
                 shutil.rmtree(old)

@@ -46,7 +46,7 @@ STUDENT = (
         "the UNet that the student begins as; a config's .json: one with what fits of the teacher's weights (default: "
         "the teacher)",
     ),
-    Setting("unet_time_cond_proj_dim", 256, int, "width of what the student is told of guidance", 2, 4096),
+    Setting("unet_time_cond_proj_dim", 256, int, "width of what the student is told of guidance", 4, 4096),
     Setting("ema_decay", 0.95, float, "what of the target's weights stays in a step", 0, 1),
 )
 OPTIMISER = tuple(one for one in common.OPTIMISER if one.name not in ("use_ema", "ema_decay"))

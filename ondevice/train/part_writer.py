@@ -61,8 +61,8 @@ def write_parts(asked: Asked, out: Path, said: Said) -> Path:
             what = "it has no line whose caption and picture can be read."
             raise UsageError(what, where=str(asked.rows), fix=f'write lines {{"{asked.caption}": ..., ...}}')
         lines = [f"../{PARTS}/{name}\n" for name in names] * asked.repeat
-        (new / LISTED / f"{asked.name}{LIST}").write_text("".join(lines))
-        (new / LISTED / f"{asked.name}{LISTS}").write_text(f"{asked.name}{LIST}\n")
+        (new / LISTED / f"{asked.name}{LIST}").write_text("".join(lines), "utf-8")
+        (new / LISTED / f"{asked.name}{LISTS}").write_text(f"{asked.name}{LIST}\n", "utf-8")
     return out / LISTED / f"{asked.name}{LISTS}"
 
 

@@ -126,6 +126,18 @@ def test_a_checkpoint_that_is_half_removed_is_none(tmp_path, monkeypatch):
     assert [path.name for path in checkpoints.Checkpoints(tmp_path).all()] == ["checkpoint-2", "checkpoint-3"]
 
 
+def test_checkpoints_of_an_older_run_go_before_this_one_s(tmp_path):
+    """Which are of later steps: a run that begins again in the same folder keeps its own."""
+    from ondevice.train import checkpoints
+
+    older = tmp_path / "checkpoint-9"
+    older.mkdir()
+    (older / checkpoints.STATE).write_text("{}")
+    kept, weight = checkpoints.Checkpoints(tmp_path, limit=1), torch.nn.Parameter(torch.zeros(2))
+    path = kept.keep({"recipe": "lora", "step": 2, "seed": 7}, {"a": weight}, None, torch.optim.AdamW([weight]), None)
+    assert kept.all() == [path] and kept.asked(checkpoints.LATEST) == path and not older.exists()
+
+
 def test_pictures_of_a_class_take_the_place_of_none(tmp_path, monkeypatch):
     """One was taken out, and two are missing: the names of those that are there stay theirs."""
     from ondevice.train import subject

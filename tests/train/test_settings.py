@@ -173,5 +173,7 @@ def test_where_steps_are_logged_and_what_xl_is_told():
     found = read(lora, "--report_to", "tensorboard", "--train_text_encoder", "--text_encoder_learning_rate", "1e-5")
     assert found.train_text_encoder is True and found.text_encoder_lr == 1e-5 and found.resolution is None
     assert read(lcm, "--use_fix_crop_and_size").use_fix_crop_and_size is True
+    with pytest.raises(UsageError, match=r"unet_time_cond_proj_dim"):  # of 3 a sine is divided by 0
+        read(lcm, "--unet_time_cond_proj_dim", "3")
     with pytest.raises(UsageError, match=r"report_to is unknown \(got wandb, expected one of tensorboard\)"):
         read(lora, "--report_to", "wandb")
