@@ -16,7 +16,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ondevice.base.paths import cache_dir
@@ -94,8 +94,8 @@ def broken() -> list[str]:
     place = Path(os.environ.get(VARIABLE) or SYSTEM)
     remarks = []
     for path in sorted(place.glob("*.icd")) if place.is_dir() else []:
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            if not (named := path.read_text().strip()):
+        with contextlib.suppress(OSError):
+            if not (named := os.fsdecode(path.read_bytes()).strip()):
                 continue
             if why := _refusal(named):
                 shown = SYSTEM / path.name if (SYSTEM / path.name).exists() else path
@@ -117,16 +117,18 @@ def _refusal(library: str, mode: int = ctypes.DEFAULT_MODE) -> str | None:
         ctypes.CDLL(library, mode)
     except OSError as error:
         return str(error)
+    except UnicodeDecodeError:  # of the system's own words, which have the path in them
+        return "it is not there, or is no library"
     return None
 
 
 def _visible(driver: Path) -> str:
     """A value of the variable that shows `driver` and the system's."""
-    wanted = {"ondevice-embedded.icd": f"{driver}\n"}
+    wanted = {"ondevice-embedded.icd": os.fsencode(driver) + b"\n"}  # bytes: a path need not be text
     for path in sorted(SYSTEM.glob("*.icd")) if SYSTEM.is_dir() else []:
         try:
-            wanted.setdefault(path.name, path.read_text())
-        except (OSError, UnicodeDecodeError) as error:
+            wanted.setdefault(path.name, path.read_bytes())
+        except OSError as error:
             log.warning("%s cannot be read, so its driver is not used: %s", path, error)
     try:
         return f"{_vendors(wanted)}{os.sep}"  # without the last slash the loader takes it for a file
@@ -139,7 +141,7 @@ def _visible(driver: Path) -> str:
         return str(driver)
 
 
-def _vendors(wanted: dict[str, str]) -> Path:
+def _vendors(wanted: Mapping[str, bytes]) -> Path:
     """A folder with these files. Its name is a hash of its content, so that it is never rewritten. Raises OSError."""
     digest = hashlib.sha256(repr(sorted(wanted.items())).encode()).hexdigest()[:16]
     if base := cache_dir():
@@ -156,9 +158,9 @@ def _vendors(wanted: dict[str, str]) -> Path:
     return folder
 
 
-def _fill(folder: Path, wanted: dict[str, str]) -> None:
-    for name, text in wanted.items():
+def _fill(folder: Path, wanted: Mapping[str, bytes]) -> None:
+    for name, data in wanted.items():
         target = folder / name
-        if not target.exists() or target.read_text() != text:
+        if not target.exists() or target.read_bytes() != data:
             with published_file(target) as file:
-                file.write(text.encode())
+                file.write(data)

@@ -32,6 +32,20 @@ def test_embedded_and_system_drivers_stand_side_by_side(machine: Path) -> None:
     assert vendors() == {"ondevice-embedded.icd": f"{machine / icd.DRIVER}\n", "pocl.icd": "libpocl.so.2\n"}
 
 
+def test_a_path_need_not_be_text(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a folder whose name is Latin-1."""
+    driver = os.fsencode(machine) + b"/caf\xe9.so"
+    monkeypatch.setattr(icd, "embedded_libraries", lambda: {icd.DRIVER: Path(os.fsdecode(driver))})
+    (machine / "system" / "pocl.icd").write_bytes(driver)
+    assert icd.prepare() is None
+    folder = Path(os.environ[icd.VARIABLE])
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        "ondevice-embedded.icd": driver + b"\n",
+        "pocl.icd": driver,
+    }
+    assert len(icd.broken()) == 2 and all("which cannot be loaded" in remark for remark in icd.broken())
+
+
 def test_a_folder_is_made_once_and_another_when_drivers_change(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     icd.prepare()
     first = os.environ[icd.VARIABLE]
