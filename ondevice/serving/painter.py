@@ -44,7 +44,8 @@ class Painter:
         self._opened, self._files, self._jobs, self._gallery = opened, opened.files, jobs, gallery
         session = opened.session()
         self._pipeline = Pipeline.of(opened.files, session)
-        self._session, self._used = session, list[tuple[Loaded, float | None]]()
+        self._session = session
+        self._used: list[tuple[Loaded, float | None]] | None = []  # None: what a switch that failed has left
         self._preview = self._previewer()
 
     def run(self) -> None:
@@ -83,7 +84,7 @@ class Painter:
         if list(adapters) == self._used:
             return
         switched = self._pipeline.adapters
-        self._used = []  # whatever happens on the way
+        self._used = None
         switched.unload()
         for one, _ in adapters:
             switched.load(one)

@@ -9,8 +9,9 @@ from serving.serving_helpers import Running, decoded, encoded
 
 from ondevice import Pipeline
 from ondevice.compiler import Recipe, compile_bundle
+from ondevice.diffusion import adapters as switched
 from ondevice.diffusion.canny import edge_picture
-from ondevice.errors import UsageError
+from ondevice.errors import DeviceError, UsageError
 from ondevice.serving.adapters import Adapters, from_prompt
 
 pytestmark = pytest.mark.device
@@ -55,6 +56,20 @@ def test_an_adapter_is_switched_on_and_off(running, ask, bundle, lora_dir):
     _, answer = ask("POST", "/sdapi/v1/txt2img", asked)
     assert np.array_equal(decoded(answer["images"][0])[0], styled)
     assert json.loads(answer["info"])["differs"] == [notes_of(running)]
+
+
+def test_what_a_switch_that_failed_has_left_is_not_drawn_with(running, ask, monkeypatch):
+    plain, *_ = drawn(ask, running)
+
+    def lost(*_):
+        raise DeviceError("it is gone.", where="device")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(switched.Adapters, "use", lost)
+        accepted = ask("POST", "/api/jobs", ASKED | {"adapters": [{"name": "style"}]})[1]
+        assert ask.wait(accepted["id"])["error"]["detail"] == "device: it is gone."
+    pixels, parameters, _ = drawn(ask, running)
+    assert np.array_equal(pixels, plain) and "lora" not in parameters
 
 
 def notes_of(running):
