@@ -49,9 +49,10 @@ class State:
 def phone_of(adb: Adb) -> Phone:
     """Raises DeviceError where the phone does not answer."""
     properties = _properties(adb.shell("getprop").out)
-    machine = adb.shell("uname -m; nproc; cat /proc/meminfo").out.splitlines()
-    name, cores, *memory = [line.strip() for line in machine] or [""]
-    total = next((line.split()[1] for line in memory if line.startswith("MemTotal:")), "0")
+    answer = adb.shell("uname -m; nproc; cat /proc/meminfo").out  # of which a phone may lack any
+    name, *rest = [line.strip() for line in answer.splitlines()] or [""]
+    cores = next((line for line in rest if line.isdecimal()), "0")
+    total = next((line.split()[1] for line in rest if re.match(r"MemTotal:\s+\d", line)), "0")
     abis = [word for word in properties.get("ro.product.cpu.abilist", "").split(",") if word]
     maker, model = properties.get("ro.product.manufacturer", ""), properties.get("ro.product.model", "")
     chip = [properties.get(key, "") for key in ("ro.soc.manufacturer", "ro.soc.model")]
@@ -61,8 +62,8 @@ def phone_of(adb: Adb) -> Phone:
         soc=" ".join(filter(None, chip)) or properties.get("ro.board.platform", "") or name or "unknown",
         system=f"Android {release}" if release else "Linux",
         abis=tuple(abis or [ABIS.get(name, name)]),
-        cores=int(cores) if cores.isdecimal() else 0,
-        memory_bytes=int(total) * 1024 if total.isdecimal() else 0,
+        cores=int(cores),
+        memory_bytes=int(total) * 1024,
     )
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from measure.phones.fake_player import ROW
@@ -18,6 +19,8 @@ from measure.phones.fake_player import ROW
 from benchmarks.rows import read_rows
 from ondevice import cli
 from ondevice.bundle.reader import open_bundle
+from ondevice.measure.phones.adb import Answer
+from ondevice.measure.phones.facts import phone_of
 from ondevice.measure.phones.program import VARIABLES
 
 HERE = Path(__file__).parent
@@ -117,6 +120,21 @@ def test_a_bundle_is_measured(phones, tmp_path, capsys):
     assert (row["median_ms"], row["runs"], row["kind"]) == (2000.0, 3, "device")
     assert row["phone"]["phone"]["model"] == "Xiaomi 13 Pro" and row["predicted"]["device_bytes"] > 0
     assert len(phones.pushed()) == FILES and not phones.left()
+
+
+@pytest.mark.parametrize(
+    "said, cores, memory",
+    [
+        ("aarch64\n8\nMemTotal:   1000 kB\nMemFree: 10 kB\n", 8, 1024000),
+        ("aarch64\nMemTotal:   1000 kB\n", 0, 1024000),  # no nproc
+        ("aarch64\n8\nMemTotal:\n", 8, 0),
+        ("", 0, 0),
+    ],
+)
+def test_a_phone_need_not_say_all(said, cores, memory):
+    answers = {"getprop": "[ro.product.model]: [13 Pro]\n"}
+    phone = phone_of(SimpleNamespace(shell=lambda command: Answer(0, answers.get(command, said), "")))
+    assert (phone.model, phone.cores, phone.memory_bytes) == ("13 Pro", cores, memory)
 
 
 def test_only_what_changed_is_pushed(phones, tmp_path):
