@@ -86,6 +86,7 @@ def bundle(tmp_path):
         "givesMemoryBack",
         "saysWhatIsWrong",
         "survivesRotation",
+        "keepsNoHalfOfAPicture",
         "survivesTheProcess",
         "measures",
     ],

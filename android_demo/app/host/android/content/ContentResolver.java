@@ -7,8 +7,13 @@ import android.os.ParcelFileDescriptor;
 import java.io.FileNotFoundException;
 import java.io.InputStream;
 import java.io.OutputStream;
+import java.util.HashSet;
+import java.util.Set;
 
 public abstract class ContentResolver {
+    /** What was inserted and not deleted; the host's alone. */
+    public final Set<Uri> inserted = new HashSet<Uri>();
+
     public final ParcelFileDescriptor openFileDescriptor(Uri uri, String mode) throws FileNotFoundException {
         throw new FileNotFoundException();
     }
@@ -26,7 +31,18 @@ public abstract class ContentResolver {
     }
 
     public final Uri insert(Uri uri, ContentValues values) {
-        return null;
+        Uri row = new Uri() {
+            @Override
+            public String getLastPathSegment() {
+                return "1";
+            }
+        };
+        inserted.add(row);
+        return row;
+    }
+
+    public final int delete(Uri uri, String where, String[] arguments) {
+        return inserted.remove(uri) ? 1 : 0;
     }
 
     public void takePersistableUriPermission(Uri uri, int flags) {}

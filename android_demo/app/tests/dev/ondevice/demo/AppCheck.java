@@ -4,7 +4,10 @@ import static dev.ondevice.demo.HostScreen.check;
 import static dev.ondevice.demo.HostScreen.form;
 import static dev.ondevice.demo.HostScreen.same;
 
+import android.content.ContentResolver;
+
 import java.io.File;
+import java.io.IOException;
 import java.util.List;
 
 /** What the app does on the host, through the JNI library, with a player that draws nothing: `AppCheck NAME FOLDER`. */
@@ -212,6 +215,18 @@ public final class AppCheck {
         }
         turned.attach(screen);
         same(screen.shown.status, Words.CANCELLED);
+    }
+
+    /** A picture that the phone has no room for leaves nothing among the phone's pictures. */
+    void keepsNoHalfOfAPicture() throws Exception {
+        ContentResolver full = new ContentResolver() {};
+        boolean refused = false;
+        try {
+            Files.addToPictures(full, "picture.png", new byte[1]);
+        } catch (IOException why) {
+            refused = true;
+        }
+        check(refused && full.inserted.isEmpty(), full.inserted);
     }
 
     void survivesTheProcess() throws Exception {

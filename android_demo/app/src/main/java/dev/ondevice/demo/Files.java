@@ -45,7 +45,15 @@ final class Files {
         if (uri == null) {
             throw new IOException("the phone's pictures cannot be written to");
         }
-        write(resolver, uri, png);
+        boolean whole = false;
+        try {
+            write(resolver, uri, png);
+            whole = true;
+        } finally {
+            if (!whole) {
+                resolver.delete(uri, null, null);  // half a picture is none
+            }
+        }
         return uri;
     }
 
