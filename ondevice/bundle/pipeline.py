@@ -100,8 +100,7 @@ class Feed:
 
     value: a kept value, or `latents` or `timestep`; `absent` "zeros": zeros where it was not made.
     tokens: int32 [1, length], the ids of the text that the role runs for, by the tokenizer `name`; `absent` "zeros": a
-    text that was not
-        given is not run, and what the role keeps of it are zeros; else it is the empty text.
+    text that was not given is not run, and what the role keeps of it are zeros; else it is the empty text.
     picture: the prepared picture `name`; `noise` (a number, or a number's name) times a normal draw is added.
     numbers: float32 [1, n]: each a constant, the name of a number, or one of these per text.
     """

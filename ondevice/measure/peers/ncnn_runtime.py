@@ -42,7 +42,7 @@ def convert(task: Task, folder: Path, option: str) -> None:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode or not (folder / BIN).is_file():
         raise PeerError(f"pnnx failed (exit code {done.returncode}): {done.stderr.strip()[-300:]}", where=task.name())
-    (folder / NUMPY_INPUTS).write_text("\n".join(INPUTS[task.component]))
+    (folder / NUMPY_INPUTS).write_text("\n".join(INPUTS[task.component]), "utf-8")
     for path in folder.iterdir():  # the trace and pnnx's own form of it are as large as the model
         if path.name not in (PARAM, BIN, NUMPY_INPUTS):
             path.unlink()
@@ -60,7 +60,7 @@ def load(folder: Path, inputs: Mapping[str, np.ndarray], threads: int, option: s
             setattr(net.opt, f"use_{name}", False)
     if net.load_param(str(folder / PARAM)) or net.load_model(str(folder / BIN)):
         raise PeerError("ncnn cannot read what pnnx wrote.", where=str(folder))
-    given = [_without_batch(inputs[name]) for name in (folder / NUMPY_INPUTS).read_text().splitlines()]
+    given = [_without_batch(inputs[name]) for name in (folder / NUMPY_INPUTS).read_text("utf-8").splitlines()]
 
     def run() -> np.ndarray:
         with net.create_extractor() as extractor:
