@@ -77,6 +77,15 @@ def test_a_run_that_goes_on_drops_what_an_unbroken_one_drops(tmp_path):
         assert kept == {"checkpoint-10", "checkpoint-11"}
 
 
+def test_each_process_drops_what_no_other_drops(tmp_path, monkeypatch):
+    """Else two processes would learn less from a step than one with both batches."""
+    pytest.importorskip("accelerate")
+    seen, _ = trained(tmp_path / "first", 2)
+    monkeypatch.setattr("accelerate.Accelerator.process_index", 1)
+    more, _ = trained(tmp_path / "second", 2)
+    assert len({tuple(left.tolist()) for _, left in seen + more}) == len(seen) + len(more) == 8
+
+
 def test_readers_draw_numbers_of_their_own_and_say_how_large_a_picture_was():
     """As its shard has it, so that Stable Diffusion XL is told that; no two samples have one seed, of any reader."""
     from ondevice.train.lines import Lines
