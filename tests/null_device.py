@@ -23,8 +23,9 @@ class NullDevice:
     def facts(self) -> dict[str, Any]:
         return {"name": self.name, "global_bytes": 0, "maps_weights": True, "caps": sorted(CAPABILITIES)} | self.limits
 
-    def prepare(self, programs: Sequence[tuple[str, str]]) -> None:
-        self.log.append(f"prepare {' '.join(entry for _, entry in programs)}")
+    def prepare(self, programs: Sequence[tuple[str, str]], apart: bool) -> None:
+        if programs:
+            self.log.append(f"prepare{' apart' if apart else ''} {' '.join(entry for _, entry in programs)}")
 
     def build(self, source: str, entry: str, where: str) -> str:
         self.log.append(f"build {where}")

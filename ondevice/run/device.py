@@ -22,9 +22,9 @@ class Device(Protocol):
         """
         ...
 
-    def prepare(self, programs: Sequence[tuple[str, str]]) -> None:
-        """Have programs (source, entry) that will be built compiled so that little memory is taken by that here, where
-        there is a way."""
+    def prepare(self, programs: Sequence[tuple[str, str]], apart: bool) -> None:
+        """Have programs (source, entry) that will be built compiled ahead, where there is a way to do that on several
+        cores; with `apart` in one that takes little memory here."""
         ...
 
     def build(self, source: str, entry: str, where: str) -> Any:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from ondevice.base.machine import available_memory
 from ondevice.errors import NumericError, PlanError, StrictError
-from ondevice.plan.plan import Kernel, Plan
+from ondevice.plan.plan import Plan
 from ondevice.plan.widen import NARROW
 from ondevice.run.check import is_finite
 from ondevice.run.device import Device
@@ -131,7 +131,7 @@ class GuardedSession(Session):
             for index, value in given_to(plan, inputs).items()
         }
         search = Search(
-            self._device, plan, weight=self._mended.stored, program=self._built, kernels=self._mended.kernels(plan)
+            self._device, plan, weight=self._mended.stored, program=self._program, kernels=self._mended.kernels(plan)
         )
         found = search.run(arrays, known.wide)
         if found.wide == known.wide:
@@ -162,9 +162,6 @@ class GuardedSession(Session):
             fix = "allow a larger --max-memory, or convert with --dtype fp32"
             raise PlanError(what, where=plan.component, fix=fix)
         return more
-
-    def _built(self, kernel: Kernel) -> Any:
-        return self._program(kernel.file, kernel.defines)
 
 
 def text(plan: Plan, made: Plan, found: Islands) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ondevice.base.machine import available_cores, available_memory
 from ondevice.errors import DeviceError, KernelBuildError
 from ondevice.run.cache import KernelCache
 from ondevice.run.compiled_apart import compile_apart
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 CHUNK = 64 << 20  # bytes a copy of weights moves at once: a mapped file never lies in memory as a whole
 LOG_LINES = 20  # of a failed build
+PART = 6  # programs at least that a process of its own compiles, as it takes half a second to start
+COMPILERS = 4  # processes at most
+COMPILER_BYTES = 512 << 20  # of free memory for each: it takes half of that
 SMALLER = "use a smaller --size, or another --device"
 TARGET = "convert for a --target of this device, or use another --device"
 OTHER = "run `ondevice devices`, and try another --device"
@@ -85,12 +89,16 @@ class OpenCLDevice:
         """Names, versions and limits (bytes, work-items)."""
         return self._found.facts()
 
-    def prepare(self, programs: Sequence[tuple[str, str]]) -> None:
-        """Have programs (source, entry) that are not in the cache compiled by another process, so that nothing of the
-        compiler stays in this one. Never fails: `build` says what is wrong."""
+    def prepare(self, programs: Sequence[tuple[str, str]], apart: bool) -> None:
+        """Have programs (source, entry) that are not in the cache compiled into it by other processes: by one, if that
+        is to be `apart`, as each takes memory; by several where there are cores and programs enough for two. Never
+        fails: `build` says what is wrong."""
         missing = [one for one in programs if not self.cache.holds(self._keyed(one[0])[1])]
-        if missing:
-            compile_apart(self._found.index, self.cache, self._options, missing)
+        room = available_memory()
+        most = COMPILERS if room is None else min(room // COMPILER_BYTES, COMPILERS)
+        processes = 1 if apart else min(len(available_cores()), len(missing) // PART, most)
+        if missing and (apart or processes > 1):
+            compile_apart(self._found.index, self.cache, self._options, missing, processes)
 
     def _keyed(self, source: str) -> tuple[tuple[str, ...], str]:
         """The options that a source is compiled with, and the key of what comes of it."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from ondevice.errors import BundleError
 from ondevice.graph.ranks import Rank, component_of
-from ondevice.plan.plan import Dispatch
+from ondevice.plan.plan import Dispatch, Kernel
 from ondevice.run.check import NUMPY
 from ondevice.run.device import Device
 from ondevice.run.session import Session
@@ -66,7 +66,7 @@ class Share(Session):
         self._device.give(self._others, given)
         known = bound.plan.kernels[dispatch.kernel]
         defines = dict(known.defines) | {"OTHERS": len(part.others), "BEFORE": self._rank.number}
-        program = self._program(known.file, tuple(sorted(defines.items())))
+        program = self._program(Kernel(known.file, tuple(sorted(defines.items()))))
         buffers = [bound.buffers[own], self._others, bound.buffers[result]]
         kernel = self._device.bind(program, buffers, dispatch.scalars, f"{dispatch.node} ({dispatch.op})")
         self._device.launch(kernel, dispatch.grid, dispatch.group)

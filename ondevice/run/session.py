@@ -13,7 +13,7 @@ import numpy as np
 from ondevice.errors import DeviceError, OnDeviceError
 from ondevice.lower.prelude import missing
 from ondevice.plan.blocks import Streaming, Window, window_of
-from ondevice.plan.plan import Operand, Plan
+from ondevice.plan.plan import Kernel, Operand, Plan
 from ondevice.run.check import NUMPY, check_results, results
 from ondevice.run.device import Device
 from ondevice.run.device_value import DeviceValue, Input, given_to
@@ -61,7 +61,7 @@ class Session:
         self._bundle, self._device, self._profiling, self._check = bundle, device, profile or trace, check
         self._facts = device.facts()
         self.profile = Profile(self._facts, launches=[] if trace else None)
-        self._programs: dict[tuple[str, tuple[tuple[str, int], ...]], Any] = {}
+        self._programs: dict[Kernel, Any] = {}
         self._shards: dict[str, Any] = {}
         self._weights: dict[str, Any] = {}
         self._users: dict[str, set[str]] = {}  # shard -> the components that read it
@@ -262,9 +262,9 @@ class Session:
         self._check_needs(plan, where)
         window = self._window(plan)
         self._make_room(plan, where, window)
-        if self._streaming is not None:
-            self._streaming.prepare(plan)
-        programs = [self._program(kernel.file, kernel.defines) for kernel in plan.kernels]
+        new = [self._source(kernel) for kernel in plan.kernels if kernel not in self._programs]
+        self._device.prepare(new, apart=self._streaming is not None)  # no compiler's memory stays beside the weights
+        programs = [self._program(kernel) for kernel in plan.kernels]
         streamed = None if window is None or self._streaming is None else self._streaming.of(plan, window)
         passing = [] if streamed is None else streamed.buffers(self._device.sub, self._imager(plan, where))
         buffers: list[Any] = []
@@ -328,11 +328,8 @@ class Session:
             new = sum(self._bundle.shard(name).nbytes for name in shards if name not in self._shards)
         else:
             new = window.nbytes
-        arena, mapped, has = (
-            max(plan.arena, self._arena_bytes),
-            self._facts["maps_weights"],
-            self._facts["global_bytes"],
-        )
+        arena, mapped = max(plan.arena, self._arena_bytes), self._facts["maps_weights"]
+        has = self._facts["global_bytes"]
         changed = self._changed.keys if self._changed else ()
         read = {x.weight: x.nbytes for x in plan.operands if x.weight in changed and x.weight not in self._own}
         weights = self._weight_bytes + (0 if mapped else new) + sum(read.values())
@@ -360,14 +357,15 @@ class Session:
             self._arena = self._device.alloc(plan.arena, f"{where}: arena")
             self._arena_bytes = plan.arena
 
-    def _program(self, file: str, defines: tuple[tuple[str, int], ...]) -> Any:
-        key = (file, defines)
-        if key not in self._programs:
-            where = f"{file}.cl {' '.join(f'{name}={value}' for name, value in defines)}".rstrip()
-            self._programs[key] = self._device.build(
-                self._bundle.source(file, self._device.dialect, defines), file, where
-            )
-        return self._programs[key]
+    def _source(self, kernel: Kernel) -> tuple[str, str]:
+        """A program's source, and its entry."""
+        return self._bundle.source(kernel.file, self._device.dialect, kernel.defines), kernel.file
+
+    def _program(self, kernel: Kernel) -> Any:
+        if kernel not in self._programs:
+            where = f"{kernel.file}.cl {' '.join(f'{name}={value}' for name, value in kernel.defines)}".rstrip()
+            self._programs[kernel] = self._device.build(*self._source(kernel), where)
+        return self._programs[kernel]
 
     def _drop(self, key: str) -> None:
         """Give back the memory of a changed weight."""

@@ -49,11 +49,6 @@ class Weights:
         """What streams the weights of a plan, for which the window is large enough."""
         return Streamed(self, plan, window, self._window)
 
-    def prepare(self, plan: Plan) -> None:
-        """Have a plan's programs compiled where nothing of the compiler stays beside the weights."""
-        sources = ((self._bundle.source(one.file, self._device.dialect, one.defines), one.file) for one in plan.kernels)
-        self._device.prepare(list(dict.fromkeys(sources)))
-
     def grows(self, window: Window) -> bool:
         """Whether a larger window is needed than there is: nothing must use that any more when it `grow`s."""
         return not self.how.mapped and window.nbytes > self.window_bytes

@@ -41,7 +41,7 @@ class ArrayDevice:
     def facts(self) -> dict[str, Any]:
         return {"name": self.name, "global_bytes": 0, "maps_weights": True, "caps": sorted(self.caps)}
 
-    def prepare(self, programs: Sequence[tuple[str, str]]) -> None:
+    def prepare(self, programs: Sequence[tuple[str, str]], apart: bool) -> None:
         """There is nothing to spare."""
 
     def build(self, source: str, entry: str, where: str) -> Any:

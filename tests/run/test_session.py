@@ -31,6 +31,7 @@ def test_everything_is_made_once_and_then_only_replayed() -> None:
     run(session, plan)
     assert device.log == [
         f"alloc net width=8: arena {plan.arena}",
+        "prepare affine root",
         "build affine.cl WEIGHTS=4",
         "build root.cl",
         "upload weights/0.bin 1024",
