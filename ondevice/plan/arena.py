@@ -69,14 +69,17 @@ def _fitted(order: Sequence[Life]) -> dict[str, int]:
     first, last, start, end = (np.zeros(len(order), np.int64) for _ in range(4))
     offsets: dict[str, int] = {}
     for count, life in enumerate(order):
-        meets = np.flatnonzero((first[:count] <= life.last) & (last[:count] >= life.first))
-        taken = meets[np.argsort(start[meets], kind="stable")]
+        meets = (first[:count] <= life.last) & (last[:count] >= life.first)
+        begins, ends = start[:count][meets], end[:count][meets]
+        by = begins.argsort(kind="stable")
         offset = 0
-        for begin, stop in zip(start[taken].tolist(), end[taken].tolist(), strict=True):
+        for begin, stop in zip(begins[by].tolist(), ends[by].tolist(), strict=True):
             if offset + life.size <= begin:
                 break
-            offset = max(offset, round_up(stop))
-        first[count], last[count], start[count], end[count] = life.first, life.last, offset, offset + life.size
+            if stop > offset:
+                offset = stop
+        behind = round_up(offset + life.size)
+        first[count], last[count], start[count], end[count] = life.first, life.last, offset, behind
         offsets[life.name] = offset
     return offsets
 

@@ -26,6 +26,8 @@ from ondevice.target import Target, load_target, target_names
 KERNELS = load_all()
 PHONES = [name for name in target_names() if load_target(name).kernel_class == "mobile"]
 KINDS = ["adreno_6xx", "adreno_740", "mali_g715", "apple_a16"]  # the others differ from one of these in figures alone
+# SD 2.1 lies between the others: its heads are SDXL's, its pictures of 768x768 between 512x512 and 1024x1024.
+FULL = [("sd14", name) for name in PHONES] + [("sd21", name) for name in KINDS] + [("sdxl", name) for name in PHONES]
 SMALL = {"sd1": TINY} | TINY_FAMILIES | {"svd": TINY_VIDEO}
 
 
@@ -59,12 +61,16 @@ def excesses(plan: Plan, target: Target) -> Iterator[str]:
         yield from (f"{call.node}: {cap}, which `needs` does not say" for cap in used - set(plan.needs))
 
 
-def check(model: Model, name: str, sizes: list[tuple[int, int]], weights: str = "") -> None:
+def check(model: Model, name: str, sizes: list[tuple[int, int]], weights: str = "", *, single: bool = True) -> None:
+    """`single`: with the plans of one pass where there are plans of all passes of guidance."""
     target = load_target(name)
     films = model.framed("vae_decoder")  # whose decoder has chunks of frames in the place of bands
     recipe = Recipe(target=target, weights=weights, tile_vae=0 if films else 64)
     film = Frames(chunk=1) if films else Frames()
-    found = planned(model, recipe, bundle_jobs(model, sizes, recipe.tile_vae, [], film=film), lambda: None)
+    jobs = bundle_jobs(model, sizes, recipe.tile_vae, [], film=film)
+    most = {job.component: job.sizes.get("batch") for job in jobs}  # passes: those of all of them are the last
+    jobs = [job for job in jobs if single or job.sizes.get("batch") in (None, most[job.component])]
+    found = planned(model, recipe, jobs, lambda: None)
     optional = {"vae_encoder"}  # pictures that begin from one are left out where it does not fit
     assert {plan.component for plan in found.plans} >= set(model.roles) - optional
     assert not [(plan.component, plan.sizes, wrong) for plan in found.plans for wrong in excesses(plan, target)]
@@ -83,10 +89,9 @@ def test_small_models(family: str, name: str) -> None:
 
 
 @pytest.mark.phones
-@pytest.mark.parametrize("name", PHONES)
-@pytest.mark.parametrize("family", ["sd14", "sd21", "sdxl"])
+@pytest.mark.parametrize("family, name", FULL)
 def test_models_at_full_size(family: str, name: str) -> None:
-    check(build(random_checkpoint(FAMILIES[family], 0)), name, [])
+    check(build(random_checkpoint(FAMILIES[family], 0)), name, [], single=family == "sd14")
 
 
 @pytest.mark.phones
