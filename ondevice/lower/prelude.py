@@ -17,7 +17,7 @@ ANYWHERE = frozenset.intersection(*SPELLED.values())  # what every dialect has s
 # A dialect's own words: of any device, of GPUs, of CPUs that have a matrix unit.
 OWN = {"opencl": ("opencl", "opencl_gpu", "opencl_cpu"), "metal": ("metal", "metal_gpu")}
 # in terms of a dialect's own words; a later one may use those before it
-SHARED = ("common", "weights", "epilogue", "rows", "winograd", "reduce", "tiles", "matrix")
+SHARED = ("common", "heads", "weights", "epilogue", "rows", "winograd", "reduce", "tiles", "matrix")
 
 
 def missing(needs: Iterable[str], dialect: str, caps: Iterable[str]) -> list[str]:

@@ -229,7 +229,7 @@ CONVOLUTIONS = {
 }
 ATTENTIONS = {
     "flash_panels": attention.flash_panels,
-    **dict.fromkeys(("flash_near", "flash_rows"), attention.of_few_keys),
+    **dict.fromkeys(("flash_near", "flash_near_bf16", "flash_rows"), attention.of_few_keys),
     **dict.fromkeys(("flash_attention", "flash_registers", "flash_local"), attention.flash),
     **dict.fromkeys(("attention_scores", "attention_scores_tiles"), attention.partially_fused),
 }

@@ -31,16 +31,8 @@
 #define SLACK 32                // rows past the last one: no block has more
 #define LOW_QUERY ((ROWS + SLACK) * LINE)  // where the low parts of values of two parts begin
 #define LOW_SHARE (SLACK * SHARE)
-#define LOG2_E 1.4426950408889634f
 #define HIGHEST 16.0f  // powers of two that a score may be over its row's `top`: sums in float have room for more
 
-// Where the last vector of a row begins: where it ends with the row, so that some columns are written twice.
-#if D < V
-#define STORE_ROW(to, row, from) for (int c = 0; c < D; c++) STORE(to, row + c, (from)[c]);
-#else
-#define STORE_ROW(to, row, from) \
-  for (int c = 0; c < D; c += V) STOREV(to, row + MIN(c, D - V), LOADP(from, MIN(c, D - V)));
-#endif
 // Products of a block of rows by 32 columns, or by 16 where there are no more (WORD: BLOCK or SLIM).
 #define SCORES(WORD)                                                                 \
   {                                                                                  \
@@ -156,7 +148,8 @@ KERNEL(flash_matrix)(IN(stg, q), IN(int, panels), OUT(stg, y), ARG(int, batch), 
     float whole = 0.0f;
     STOREP(lanes, 0, total[i]);
     for (int l = 0; l < V; l++) whole += lanes[l];
-    for (int c = 0; c < D; c += V) STOREP(mixed, i * WIDE + c, LOADP(mixed, i * WIDE + c) * (1.0f / whole));
-    STORE_ROW(y, ((item * queries + first + i) * heads + head) * D, mixed + i * WIDE)
+    const int to = ((item * queries + first + i) * heads + head) * D;
+    for (int c = 0; c < D; c += V)
+      STORE_COLUMNS(y, to + COLUMN(c), LOADP(mixed, i * WIDE + COLUMN(c)) * (1.0f / whole))
   }
 }

@@ -23,10 +23,7 @@
 #if !defined(D) || !defined(KEYS)  // the head dimension, and `keys` once more: loops and arrays are as long as needed
 #error "D or KEYS is not defined"
 #endif
-#define LOG2_E 1.4426950408889634f  // scores are taken in powers of two
-#define LINE (F16 ? 32 : 16)        // elements of 64 bytes
-#define LINES ((D + LINE - 1) / LINE)
-#define GAP 8                       // terms of a product from one line that is asked for to the next
+#define GAP 8  // terms of a product from one line that is asked for to the next
 // Keys in tiles of nearly MR: all alike, but for the last.
 #define TILES ((KEYS + MR - 1) / MR)
 #define TILE ((KEYS + TILES - 1) / TILES)
@@ -37,37 +34,7 @@
 #define ACROSS (FIT(2) ? 2 : FIT(3) ? 3 : FIT(5) ? 5 : 1)
 #define DOWN (ACROSS > 2 || NV * V % 8 || MR < 8 ? 4 : 8)
 #define ASKED (TILES * ((D + GAP - 1) / GAP) + NV * V / DOWN * (VECTORS / ACROSS) * ((KEYS + GAP - 1) / GAP))
-
-// V columns of a row, the last of them where the row ends: some are taken twice. Of heads narrower than a vector all D;
-// what is in lanes past them is not used.
-#if D < V
-#define LANES D
-#define COLUMN(c) 0
-#define GET(to, from, at)                                       \
-  {                                                             \
-    for (int c = 0; c < D; c++) line[c] = LOAD(from, (at) + c); \
-    to = LOADP(line, 0);                                        \
-  }
-#define PUT(to, at, from)                                       \
-  {                                                             \
-    STOREP(line, 0, from);                                      \
-    for (int c = 0; c < D; c++) STORE(to, (at) + c, line[c]);   \
-  }
-#define WIDE V
-#else
-#define LANES V
-#define COLUMN(c) MIN(c, D - V)
-#define GET(to, from, at) to = LOADV(from, at);
-#define PUT(to, at, from) STOREV(to, at, from);
-#define WIDE D
-#endif
-#define BLOCK_FROM(block, source, stride)                \
-  for (int j = 0; j < KEYS; j++)                         \
-    for (int c = 0; c < D; c += V) {                     \
-      vec some;                                          \
-      GET(some, source, j * stride + COLUMN(c))          \
-      STOREP(block, j * WIDE + COLUMN(c), some);         \
-    }
+#define WIDE (D < V ? V : D)  // floats of a key, and of its value
 
 #define EACH(rows, columns, i, n)      \
   UNROLL                               \
@@ -75,18 +42,13 @@
     UNROLL                             \
     for (int n = 0; n < (columns); n++)
 // What is a stride apart no CPU foresees, and what is asked for in a row waits: one line of each at a time.
-#define ASK_AHEAD                                          \
-  {                                                        \
-    PREFETCH_NEAR(q_ahead);                                \
-    PREFETCH_NEAR(y_ahead);                                \
-    PREFETCH_NEAR(k_ahead);                                \
-    PREFETCH_NEAR(v_ahead);                                \
-    const int ends = ++asked == LINES;                     \
-    if (ends) asked = 0;                                   \
-    q_ahead += LINE + (ends ? q_row - LINES * LINE : 0);   \
-    y_ahead += LINE + (ends ? y_row - LINES * LINE : 0);   \
-    k_ahead += LINE + (ends ? k_row - LINES * LINE : 0);   \
-    v_ahead += LINE + (ends ? v_row - LINES * LINE : 0);   \
+#define ASK_AHEAD                                \
+  {                                              \
+    const int ends = ++asked % HEAD_LINES == 0;  \
+    ASK_LINE(q_ahead, q_row, ends)               \
+    ASK_LINE(y_ahead, y_row, ends)               \
+    ASK_LINE(k_ahead, k_row, ends)               \
+    ASK_LINE(v_ahead, v_row, ends)               \
   }
 #define PRODUCT(rows, columns, terms, LEFT, RIGHT)                                                 \
   vec sum[rows][columns];                                                                          \
@@ -120,14 +82,14 @@ KERNEL(flash_near)(IN(stg, q), IN(stg, k), IN(stg, v), OUT(stg, y), ARG(int, bat
   IN_PTR(stg) v_head = v + v_from + item * keys * v_row + head * D;
   const int y_row = heads * D, y_from = item * queries * y_row + head * D;
 
-  float query[D * NV * V], score[KEYS * NV * V], k_block[KEYS * WIDE], v_block[KEYS * WIDE], inverse[NV * V], line[V];
+  float query[D * NV * V], score[KEYS * NV * V], k_block[KEYS * WIDE], v_block[KEYS * WIDE], inverse[NV * V];
   vec square[V];
-  BLOCK_FROM(k_block, k_head, k_row)
-  BLOCK_FROM(v_block, v_head, v_row)
+  for (int j = 0; j < KEYS; j++) COPY_ROW(k_block, j * WIDE, k_head, j * k_row)
+  for (int j = 0; j < KEYS; j++) COPY_ROW(v_block, j * WIDE, v_head, j * v_row)
 
   for (int top = first; top < last; top += NV * V) {
     // Ahead are the next queries and their results; behind the last of a head those of the next, and its keys.
-    const int next = top + NV * V < queries ? top + NV * V : 0, key = (top - first) / (NV * V) * (ASKED / LINES);
+    const int next = top + NV * V < queries ? top + NV * V : 0, key = (top - first) / (NV * V) * (ASKED / HEAD_LINES);
     const int on = next > 0 ? 0 : D, others = last == queries && key < KEYS;
     IN_PTR(stg) q_ahead = q_head + next * q_row + on;
     OUT_PTR(stg) y_ahead = y + y_from + next * y_row + on;
@@ -141,12 +103,12 @@ KERNEL(flash_near)(IN(stg, q), IN(stg, k), IN(stg, v), OUT(stg, y), ARG(int, bat
       for (int left = 0; left < D; left += V) {
         UNROLL
         for (int j = 0; j < V; j++) {
-          GET(square[j], q_head, MIN(top + n * V + j, queries - 1) * q_row + COLUMN(left))
+          LOAD_COLUMNS(square[j], q_head, MIN(top + n * V + j, queries - 1) * q_row + COLUMN(left))
           square[j] = square[j] * (scale * LOG2_E);
         }
         TRANSPOSE(square)
         UNROLL
-        for (int j = 0; j < LANES; j++) STOREP(query, ((COLUMN(left) + j) * NV + n) * V, square[j]);
+        for (int j = 0; j < HEAD_LANES; j++) STOREP(query, ((COLUMN(left) + j) * NV + n) * V, square[j]);
       }
 
     vec high[NV], total[NV];
@@ -169,7 +131,7 @@ KERNEL(flash_near)(IN(stg, q), IN(stg, k), IN(stg, v), OUT(stg, y), ARG(int, bat
         PRODUCT(DOWN, ACROSS, KEYS, SHARE, VALUE)
         EACH(DOWN, ACROSS, i, n)
           if (top + row + i < queries)
-            PUT(y, y_from + (top + row + i) * y_row + COLUMN(left + n * V), sum[i][n] * inverse[row + i])
+            STORE_COLUMNS(y, y_from + (top + row + i) * y_row + COLUMN(left + n * V), sum[i][n] * inverse[row + i])
       }
   }
 }

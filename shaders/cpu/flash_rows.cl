@@ -12,7 +12,7 @@
 //: ]
 //: grid  = ["heads", "ceil_div(queries, ROWS)", "batch"]
 //: group = ["1", "1", "1"]
-//: tune  = {V = [16, 4, 8], NV = [3, 1, 2, 4], MR = [8, 4, 6, 12], ROWS = [256, 64, 128, 512]}
+//: tune  = {V = [16, 4, 8], NV = [2, 1, 3, 4], MR = [8, 4, 6, 12], ROWS = [256, 64, 128, 512]}
 //: needs = {keys = {max = 32}}
 //: reach.q = "q_from + (batch * queries - 1) * q_row + heads * D"
 //: reach.k = "k_from + (batch * keys - 1) * k_row + heads * D"
@@ -24,25 +24,7 @@
 #endif
 #define WIDE ((D + V - 1) / V * V)      // columns in whole vectors
 #define MANY ((KEYS + V - 1) / V * V)   // keys in whole vectors
-#define LOG2_E 1.4426950408889634f      // scores are taken in powers of two
-#define LINE (F16 ? 32 : 16)            // elements of 64 bytes
 
-// A row of a head as floats. Its last vector ends with the row: some columns are there twice.
-#if D < V
-#define COLUMN(c) (c)
-#define ROW(to, at, from)                                        \
-  for (int c = 0; c < D; c++) (to)[(at) + c] = LOAD(from, c);
-#define PUT(to, at, c, from)                                     \
-  {                                                              \
-    STOREP(line, 0, from);                                       \
-    for (int l = 0; l < D; l++) STORE(to, (at) + l, line[l]);    \
-  }
-#else
-#define COLUMN(c) MIN(c, D - V)
-#define ROW(to, at, from) \
-  for (int c = 0; c < D; c += V) STOREP(to, (at) + COLUMN(c), LOADV(from, COLUMN(c)));
-#define PUT(to, at, c, from) STOREV(to, (at) + COLUMN(c), from);
-#endif
 // `n` vectors of MR rows of a product of `left` by `right`, from `at(h)` on of each of its `terms` rows.
 #define PRODUCT(n, left, left_row, right, right_row, at, terms)                                     \
   vec sum[MR][n];                                                                                   \
@@ -68,9 +50,11 @@
   {                                                                                     \
     PRODUCT(n, score, MANY, v_block, WIDE, MIX_AT, KEYS)                                \
     EACH(n, i, h)                                                                       \
-      if (top + i < last) PUT(y, y_from + (top + i) * heads * D, left + (h) * V, sum[i][h] * inverse[i]) \
+      if (top + i < last)                                                               \
+        STORE_COLUMNS(y, y_from + (top + i) * heads * D + MIX_AT(h), sum[i][h] * inverse[i]) \
   }
 #define MIX_AT(h) COLUMN(left + (h) * V)
+#define ASK_ROW(p) for (int c = 0; c < D; c += CACHE_LINE) PREFETCH((p) + c);
 
 KERNEL(flash_rows)(IN(stg, q), IN(stg, k), IN(stg, v), OUT(stg, y), ARG(int, batch), ARG(int, queries), ARG(int, keys),
                    ARG(int, heads), ARG(int, q_row), ARG(int, k_row), ARG(int, v_row), ARG(int, q_from),
@@ -84,11 +68,19 @@ KERNEL(flash_rows)(IN(stg, q), IN(stg, k), IN(stg, v), OUT(stg, y), ARG(int, bat
   const int y_from = item * queries * heads * D + head * D;
 
   float k_turned[WIDE * MANY], v_block[KEYS * WIDE], query[MR * WIDE], score[MR * MANY], rows[V * WIDE], line[V];
-  float inverse[MR];
-  vec square[V], past;
+  float most[MR + V], inverse[MR + V];
+  vec square[V], of_row[MR + V], past;
+  for (int i = 0; i < MR + V; i++) of_row[i] = SPLAT(0.0f);
+  // What is a stride apart no CPU foresees: the next head's rows, or this one's next queries where there are many, and
+  // where results go.
+  const int ahead = queries > 4 * MR ? MR * q_row : D;
   // Keys into lanes: a square of V of them by V columns is turned in registers. Those past the last repeat it.
   for (int from = 0; from < KEYS; from += V) {
-    for (int j = 0; j < V; j++) ROW(rows, j * WIDE, k_head + MIN(from + j, KEYS - 1) * k_row)
+    for (int j = 0; j < V; j++) {
+      const int at = MIN(from + j, KEYS - 1) * k_row;
+      COPY_ROW(rows, j * WIDE, k_head, at)
+      ASK_ROW(k_head + at + D)
+    }
     for (int left = 0; left < WIDE; left += V) {
       UNROLL
       for (int j = 0; j < V; j++) square[j] = LOADP(rows, j * WIDE + left) * (scale * LOG2_E);
@@ -97,19 +89,19 @@ KERNEL(flash_rows)(IN(stg, q), IN(stg, k), IN(stg, v), OUT(stg, y), ARG(int, bat
       for (int j = 0; j < V; j++) STOREP(k_turned, (left + j) * MANY + from, square[j]);
     }
   }
-  for (int j = 0; j < KEYS; j++) ROW(v_block, j * WIDE, v_head + j * v_row)
+  for (int j = 0; j < KEYS; j++) {
+    COPY_ROW(v_block, j * WIDE, v_head, j * v_row)
+    ASK_ROW(v_head + j * v_row + D)
+  }
   for (int l = 0; l < V; l++) line[l] = MANY - V + l < KEYS ? 0.0f : LOWEST;
   past = LOADP(line, 0);
 
   for (int top = first; top < last; top += MR) {
-    // What is a stride apart no CPU foresees: the next queries, and where the results of these go.
     for (int i = 0; i < MR; i++) {
-      IN_PTR(stg) from = q_head + MIN(top + i, last - 1) * q_row;
-      ROW(query, i * WIDE, from)
-      for (int c = 0; c < D + LINE - 1; c += LINE) {
-        PREFETCH(from + MR * q_row + c);
-        PREFETCH(y + y_from + (top + i) * heads * D + c);
-      }
+      const int at = MIN(top + i, last - 1) * q_row;
+      COPY_ROW(query, i * WIDE, q_head, at)
+      ASK_ROW(q_head + at + ahead)
+      ASK_ROW(y + y_from + (top + i) * heads * D)
     }
 
     int first_key = 0;
@@ -118,27 +110,24 @@ KERNEL(flash_rows)(IN(stg, q), IN(stg, k), IN(stg, v), OUT(stg, y), ARG(int, bat
     SCORES(MANY / V % NV)
 #endif
     for (int i = 0; i < MR; i++) {
-      vec high = SPLAT(LOWEST), total = SPLAT(0.0f), power[MANY / V];
+      const vec live = LOADP(score, i * MANY + MANY - V) + past;
+      STOREP(score, i * MANY + MANY - V, live);
+      of_row[i] = live;
       UNROLL
-      for (int h = 0; h < MANY / V; h++) {
-        power[h] = LOADP(score, i * MANY + h * V);
-        if (h == MANY / V - 1) power[h] += past;
-        high = FMAX(high, power[h]);
-      }
-      const vec most = SPLAT(LANES_MAX(high));
-      UNROLL
-      for (int h = 0; h < MANY / V; h++) {
-        power[h] = EXP2_DOWN(power[h] - most);
-        STOREP(score, i * MANY + h * V, power[h]);
-        total += power[h];
-      }
-      float whole = 0.0f;
-      STOREP(line, 0, total);
-      UNROLL
-      for (int l = 0; l < V; l++) whole += line[l];
-      inverse[i] = 1.0f / whole;
+      for (int c = 0; c < MANY - V; c += V) of_row[i] = FMAX(of_row[i], LOADP(score, i * MANY + c));
     }
-
+    LANES_OF_ROWS(FMAX, most, of_row, MR)
+    for (int i = 0; i < MR; i++) {
+      of_row[i] = SPLAT(0.0f);
+      UNROLL
+      for (int c = 0; c < MANY; c += V) {
+        const vec power = EXP2_DOWN(LOADP(score, i * MANY + c) - most[i]);
+        STOREP(score, i * MANY + c, power);
+        of_row[i] += power;
+      }
+    }
+    LANES_OF_ROWS(PLUS, inverse, of_row, MR)
+    for (int i = 0; i < MR; i++) inverse[i] = 1.0f / inverse[i];
     int left = 0;
     for (; left + NV * V <= WIDE; left += NV * V) MIX(NV)
 #if WIDE / V % NV

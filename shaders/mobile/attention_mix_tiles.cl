@@ -22,7 +22,6 @@
 #error "D is not defined"
 #endif
 #define LANES (X * MR / BQ)    // work-items that share MR queries
-#define LOG2_E 1.4426950408889634f
 
 KERNEL(attention_mix_tiles)(IN(stg, scores), IN(float, stats), IN(stg, v), OUT(stg, y), ARG(int, queries),
                             ARG(int, keys), ARG(int, heads), ARG(int, first), ARG(int, count), ARG(int, v_row),

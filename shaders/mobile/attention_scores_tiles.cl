@@ -21,13 +21,6 @@
 //:   "1 <= heads", "1 <= D", "D % 4 == 0", "q_row % 4 == 0", "k_row % 4 == 0", "q_from % 4 == 0", "k_from % 4 == 0",
 //: ]
 
-#if ROW_MASK  // one row for all queries
-#define MASK_FROM(head, query) 0
-#elif HEAD_MASKS
-#define MASK_FROM(head, query) (((head) * queries + (query)) * keys)
-#else
-#define MASK_FROM(head, query) ((query) * keys)
-#endif
 #ifndef D  // the head dimension
 #error "D is not defined"
 #endif

@@ -27,20 +27,12 @@
 //:   "k_from % 4 == 0", "v_from % 4 == 0",
 //: ]
 
-#if ROW_MASK  // one row for all queries
-#define MASK_FROM(head, query) 0
-#elif HEAD_MASKS
-#define MASK_FROM(head, query) (((head) * queries + (query)) * keys)
-#else
-#define MASK_FROM(head, query) ((query) * keys)
-#endif
 #ifndef D  // the head dimension
 #error "D is not defined"
 #endif
 #define FOURS (D / 4)
 #define PITCH (FOURS + 1)      // of rows in local memory: one more, as rows a power of two apart share a bank
 #define LANES (X * QR / BQ)    // work-items that share QR queries: first their keys, then their columns
-#define LOG2_E 1.4426950408889634f  // scores are taken in powers of two
 #define TERMS 32               // products that are added in `real` before they go to float
 
 // Keys of a block: KB, or as many fewer as 32 KB of local memory take.

@@ -27,18 +27,10 @@
 //:   "k_from % 4 == 0", "v_from % 4 == 0",
 //: ]
 
-#if ROW_MASK  // one row for all queries
-#define MASK_FROM(head, query) 0
-#elif HEAD_MASKS
-#define MASK_FROM(head, query) (((head) * queries + (query)) * keys)
-#else
-#define MASK_FROM(head, query) ((query) * keys)
-#endif
 #ifndef D  // the head dimension
 #error "D is not defined"
 #endif
 #define FOURS (D / 4)
-#define LOG2_E 1.4426950408889634f  // scores are taken in powers of two
 
 #if SHARED > 1
 #define AT_ONCE SHARED

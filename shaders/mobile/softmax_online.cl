@@ -13,8 +13,6 @@
 //: tune  = {X = [64, 32, 128, 256]}
 //: needs = {}
 
-#define LOG2_E 1.4426950408889634f
-
 KERNEL(softmax_online)(IN(stg, x), OUT(float, stats), ARG(int, rows), ARG(int, cols) GRID) {
   LOCAL(float, lanes, X);
   const int share = MIN(X, (cols + 3) / 4), each = X / share;  // work-items per row, rows per work-group

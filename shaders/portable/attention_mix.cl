@@ -19,7 +19,6 @@
 #error "D is not defined"
 #endif
 #define PANELS ((D + V * NV - 1) / (V * NV))
-#define LOG2_E 1.4426950408889634f
 
 KERNEL(attention_mix)(IN(stg, scores), IN(float, stats), IN(stg, v), OUT(stg, y), ARG(int, queries), ARG(int, keys),
                       ARG(int, heads), ARG(int, first), ARG(int, count), ARG(int, v_row), ARG(int, v_from) GRID) {

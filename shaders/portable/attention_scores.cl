@@ -18,13 +18,6 @@
 //: reach.mask = "MASKED * (1 + HEAD_MASKS * (heads - 1)) * (queries - ROW_MASK * (queries - 1)) * keys"
 //: holds = ["1 <= heads", "1 <= D", "D <= 1024"]
 
-#if ROW_MASK  // one row for all queries
-#define MASK_FROM(head, query) 0
-#elif HEAD_MASKS
-#define MASK_FROM(head, query) (((head) * queries + (query)) * keys)
-#else
-#define MASK_FROM(head, query) ((query) * keys)
-#endif
 #ifndef D  // the head dimension
 #error "D is not defined"
 #endif

@@ -23,49 +23,15 @@
 //: reach.mask = "MASKED * (1 + HEAD_MASKS * (heads - 1)) * (queries - ROW_MASK * (queries - 1)) * keys"
 //: holds = ["1 <= keys", "D <= 1024"]
 
-#if HEAD_MASKS
-#define MASK_FROM(head, query) (((head) * queries + (query)) * keys)
-#else
-#define MASK_FROM(head, query) ((query) * keys)
-#endif
 #ifndef D  // the head dimension, so that the arrays below are as long as needed
 #error "D is not defined"
 #endif
 #define WIDE ((D + MR - 1) / MR * MR)  // columns in whole tiles of MR; those past D are computed and not stored
 #define KEYS (KB / MR * MR)            // of a block, in whole tiles
-#define LOG2_E 1.4426950408889634f     // scores are taken in powers of two
-#define LINE (F16 ? 32 : 16)           // elements of 64 bytes
-
-// V columns of a row, the last of them where the row ends: some are taken twice. Of heads narrower than a vector all D;
-// what is in lanes past them is not used.
-#if D < V
-#define LANES D
-#define COLUMN(c) 0
-#define GET(to, from, at)                                       \
-  {                                                             \
-    for (int c = 0; c < D; c++) line[c] = LOAD(from, (at) + c); \
-    to = LOADP(line, 0);                                        \
-  }
-#define PUT(to, at, from)                                       \
-  {                                                             \
-    STOREP(line, 0, from);                                      \
-    for (int c = 0; c < D; c++) STORE(to, (at) + c, line[c]);   \
-  }
-#else
-#define LANES V
-#define COLUMN(c) MIN(c, D - V)
-#define GET(to, from, at) to = LOADV(from, at);
-#define PUT(to, at, from) STOREV(to, at, from);
-#endif
 // Rows of a block, as floats: half is converted once for all queries, and a broadcast reads memory directly. Rows past
 // the last repeat it.
-#define BLOCK_FROM(block, source, stride)                            \
-  for (int j = 0; j < rows; j++)                                     \
-    for (int c = 0; c < D; c += V) {                                 \
-      vec some;                                                      \
-      GET(some, source, MIN(key + j, keys - 1) * stride + COLUMN(c)) \
-      STOREP(block, j * WIDE + COLUMN(c), some);                     \
-    }
+#define BLOCK_FROM(block, source, stride) \
+  for (int j = 0; j < rows; j++) COPY_ROW(block, j * WIDE, source, MIN(key + j, keys - 1) * stride)
 
 KERNEL(flash_attention)(IN(stg, q), IN(stg, k), IN(stg, v), IN(stg, mask), OUT(stg, y), ARG(int, batch),
                         ARG(int, queries), ARG(int, keys), ARG(int, heads), ARG(int, q_row), ARG(int, k_row),
@@ -85,12 +51,12 @@ KERNEL(flash_attention)(IN(stg, q), IN(stg, k), IN(stg, v), IN(stg, mask), OUT(s
     for (int left = 0; left < D; left += V) {
       UNROLL
       for (int j = 0; j < V; j++) {
-        GET(square[j], q_head, MIN(first + n * V + j, queries - 1) * q_row + COLUMN(left))
+        LOAD_COLUMNS(square[j], q_head, MIN(first + n * V + j, queries - 1) * q_row + COLUMN(left))
         square[j] = square[j] * (scale * LOG2_E);
       }
       TRANSPOSE(square)
       UNROLL
-      for (int j = 0; j < LANES; j++) query[(n / NV * D + COLUMN(left) + j) * NV + n % NV] = square[j];
+      for (int j = 0; j < HEAD_LANES; j++) query[(n / NV * D + COLUMN(left) + j) * NV + n % NV] = square[j];
     }
     for (int c = 0; c < WIDE; c++) mixed[(n / NV * WIDE + c) * NV + n % NV] = SPLAT(0.0f);
     top[n] = SPLAT(LOWEST);  // not -inf: a masked score is -inf, and (-inf) - (-inf) is NaN
@@ -108,7 +74,7 @@ KERNEL(flash_attention)(IN(stg, q), IN(stg, k), IN(stg, v), IN(stg, mask), OUT(s
       // What is a stride apart no CPU foresees: the next work-item's queries, and where the results of this one go.
 #if V > 4
       for (int j = 0; j < (key == 0 ? NV * V : 0); j++)
-        for (int c = 0; c < D + LINE - 1; c += LINE) {
+        for (int c = 0; c < D + CACHE_LINE - 1; c += CACHE_LINE) {
           PREFETCH(ahead + (set * NV * V + j) * q_row + c);
           PREFETCH(y + ((item * queries + first + set * NV * V + j) * heads + head) * D + c);
         }
@@ -187,13 +153,13 @@ KERNEL(flash_attention)(IN(stg, q), IN(stg, k), IN(stg, v), IN(stg, mask), OUT(s
     const vec inverse = total[n] / FMAX(total[n] * total[n], SPLAT(1e-30f));
     for (int left = 0; left < D; left += V) {
       UNROLL
-      for (int j = 0; j < LANES; j++)
+      for (int j = 0; j < HEAD_LANES; j++)
         square[j] = mixed[(n / NV * WIDE + COLUMN(left) + j) * NV + n % NV] * inverse;
       TRANSPOSE(square)
       UNROLL
       for (int j = 0; j < V; j++) {
         const int query = first + n * V + j;
-        if (query < queries) PUT(y, ((item * queries + query) * heads + head) * D + COLUMN(left), square[j])
+        if (query < queries) STORE_COLUMNS(y, ((item * queries + query) * heads + head) * D + COLUMN(left), square[j])
       }
     }
   }

@@ -30,3 +30,21 @@
     UNROLL                                                                          \
     for (int od_r = 0; od_r < V; od_r++) rows[od_r] = od_rows[od_r];                \
   }
+// What OP, of two vectors, makes of the lanes of each of `count` vectors, into floats. V of them at a time are halved
+// together, so that both arrays have room for whole V.
+#define PLUS(a, b)      ((a) + (b))
+#define LANES_OF_ROWS(OP, to, rows, count)                                          \
+  for (int od_from = 0; od_from < (count); od_from += V) {                          \
+    vec od_some[V];                                                                 \
+    UNROLL                                                                          \
+    for (int od_r = 0; od_r < V; od_r++) od_some[od_r] = rows[od_from + od_r];      \
+    UNROLL                                                                          \
+    for (int od_step = V / 2; od_step > 0; od_step /= 2)                            \
+      UNROLL                                                                        \
+      for (int od_r = 0; od_r < od_step; od_r++) {                                  \
+        vec od_low, od_high;                                                        \
+        ZIP(od_low, od_high, od_some[od_r], od_some[od_r + od_step])                \
+        od_some[od_r] = OP(od_low, od_high);                                        \
+      }                                                                             \
+    STOREP(to, od_from, od_some[0]);                                                \
+  }

@@ -16,6 +16,7 @@ from ondevice.target import load_target
 
 KERNELS = load_all()
 MATRIX, FLASH, NEAR = ["flash_panels", "flash_matrix"], ["flash_attention"], ["flash_near"]
+PAIRS = ["flash_near_bf16"]
 
 
 def attention(queries, keys, heads, d, masked=False):
@@ -47,9 +48,11 @@ def kernels(program: Program) -> list[str]:
 @pytest.mark.parametrize(
     "sizes, storage, target, math, taken, most",
     [
-        ((37, 77, 2, 40), "f32", "host-bf16", "bf16", MATRIX, 8e-3),
-        ((37, 77, 2, 40), "f16", "host-bf16", "bf16", MATRIX, 8e-3),
-        ((5, 34, 1, 512), "f32", "host-bf16", "bf16", MATRIX, 8e-3),  # beyond what fp32 does in one command
+        ((37, 130, 2, 40), "f32", "host-bf16", "bf16", MATRIX, 8e-3),
+        ((37, 130, 2, 40), "f16", "host-bf16", "bf16", MATRIX, 8e-3),
+        ((5, 34, 1, 520), "f32", "host-bf16", "bf16", MATRIX, 8e-3),  # beyond what fp32 does in one command
+        ((37, 77, 2, 40), "f32", "host-bf16", "bf16", PAIRS, 8e-3),
+        ((37, 77, 2, 40), "f16", "host-amx", "bf16", PAIRS, 8e-3),
         ((37, 77, 2, 40), "f32", "host-bf16", "bf16x3", NEAR, 2e-5),  # which is faster there
         ((37, 77, 2, 40), "f32", "host-amx", "bf16x3", MATRIX, 2e-5),
         ((14, 14, 2, 64), "f32", "host-bf16", "bf16", ["flash_rows"], 2e-5),  # a film's frames: panels have 32

@@ -101,7 +101,8 @@ FRAMES = {"batch": 2, "queries": 14, "keys": 14, "heads": 2, "scale": 0.25} | di
 )
 FRAMES |= dict.fromkeys(("q_from", "k_from", "v_from"), 0)
 BY_HAND["flash_rows"] = (FRAMES, [2 * 14 * 32] * 4, {"D": 16, "KEYS": 14})
-BY_HAND["flash_near"] = (FRAMES | {"keys": 37}, [2 * 14 * 32, *[2 * 37 * 32] * 2, 2 * 14 * 32], {"D": 16, "KEYS": 37})
+TO_A_TEXT = (FRAMES | {"keys": 37}, [2 * 14 * 32, *[2 * 37 * 32] * 2, 2 * 14 * 32], {"D": 16, "KEYS": 37})
+BY_HAND |= {"flash_near": TO_A_TEXT, "flash_near_bf16": (*TO_A_TEXT[:2], TO_A_TEXT[2] | {"MATH_bf16": 1})}
 HEADS = {"rows": 8, "cols": 8, "heads": 2, "tokens": 2, "x_row": 20, "x_from": 4, "x_batch": 60, "epsilon": 1e-6}
 HEADS |= {"y_from": 16, "y_batch": 64}
 BY_HAND |= dict.fromkeys(("rms_norm", "rms_norm_local"), (HEADS, [120, 8, 112], {}))
