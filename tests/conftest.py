@@ -33,6 +33,10 @@ def pytest_collection_finish():
     # all of them, for 0.7 s, a tenth of the run; and at what modules hold, for 0.08 s, so there is one less often.
     gc.freeze()
     gc.set_threshold(700, 10, 50)
+    # Other workers have the other cores: processes that compile would only take as long to start.
+    from ondevice.run import opencl
+
+    opencl.COMPILERS = 1
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,7 @@ def test_many_are_compiled_on_several_cores(
 ) -> None:
     given = [(f"{SOURCE}  // {number}", "twice") for number in range(programs)]
     memory = gigabytes and int(gigabytes * (1 << 30))
+    monkeypatch.setattr(opencl, "COMPILERS", 4)  # which tests' conftest.py sets to 1
     monkeypatch.setattr(opencl, "available_memory", lambda: memory)
     started = _counted(monkeypatch)
     monkeypatch.setattr(opencl, "available_cores", lambda: list(range(cores)))
