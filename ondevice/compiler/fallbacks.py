@@ -13,17 +13,17 @@ from ondevice.bundle.format import MAX_REASONS
 from ondevice.errors import StrictError
 from ondevice.lower.program import Program
 from ondevice.rewrite import Outcome, rewrite
-from ondevice.target import ALL, FP32, METHODS, Target
+from ondevice.target import ALL, FP32, METHODS
 
 log = logging.getLogger(__name__)
 MATH = "math"  # the family of rows that say what products are multiplied in
 LISTED = 8  # fallbacks in the error's message
 
 
-def rewritten(model: ir.Model, target: Target, without: Collection[str] = ()) -> dict[str, Any]:
+def rewritten(model: ir.Model, without: Collection[str] = ()) -> dict[str, Any]:
     """Rewrite a graph in place; returns what became of it as bundles record it (docs/bundle.md, `rewrite`)."""
     before = len(model.graph)
-    outcomes = rewrite(model, target, without=without)
+    outcomes = rewrite(model, without=without)
     return {"nodes": [before, len(model.graph)], "rules": [_row(outcome) for outcome in outcomes]}
 
 

@@ -76,7 +76,7 @@ def fused_graphs(model: Model, recipe: Recipe, jobs: Iterable[Job]) -> Iterator[
     """The graph of each job after the rules, one at a time. Raises OnDeviceError as the model and the rules do."""
     for job in jobs:
         graph = model.graph(job.component, **job.sizes)
-        yield Fused(job, graph, rewritten(graph, recipe.target, recipe.without))
+        yield Fused(job, graph, rewritten(graph, recipe.without))
 
 
 def programs(

@@ -67,12 +67,10 @@ def in_place(program: Program) -> Program:
         begun = min(writers[pair.target])
         if all(number < begun for number in uses[pair.source] if number not in writers[pair.target]):
             home[pair.target] = pair.source
-    return (
-        replace(program, calls=[_renamed(call, home, program.weights) for call in program.calls]) if home else program
-    )
+    return replace(program, calls=[_renamed(call, home) for call in program.calls]) if home else program
 
 
-def _renamed(call: Call, home: Mapping[str, str], weights: Mapping[str, object]) -> Call:
+def _renamed(call: Call, home: Mapping[str, str]) -> Call:
     inputs, defines = list(call.inputs), call.defines
     if call.inplace is not None and home.get(call.outputs[0]) == inputs[call.inplace]:
         source = inputs[call.inplace]

@@ -33,7 +33,7 @@ from ondevice.rewrite.projections import Projections
 from ondevice.rewrite.rule import Rule
 from ondevice.rewrite.time_embedding import CosSin, FlippedSinCos, SinCos
 from ondevice.rewrite.weights import FoldWeights
-from ondevice.target import ALL, METHODS, Target, load_target
+from ondevice.target import ALL, METHODS
 
 RULES: tuple[type[Rule], ...] = (
     FoldWeights,  # weights that a graph itself puts beside each other are one, for the rules that look for weights
@@ -92,14 +92,13 @@ class Outcome:
     off: bool = False
 
 
-def rewrite(model: ir.Model, target: Target | None = None, *, without: Collection[str] = ()) -> list[Outcome]:
+def rewrite(model: ir.Model, *, without: Collection[str] = ()) -> list[Outcome]:
     """Fuse what the rules recognise, in place; returns an outcome for every rule, in order.
 
     Each rule lowers the number of nodes or of bytes moved, so the pass ends; a second pass changes nothing. Fused ops
-    carry their meaning as ONNX function bodies (functions.py).
+    carry their meaning as ONNX function bodies (functions.py). The result is the same for all targets.
 
     Args:
-        target: "host" by default.
         without: families (`FUSIONS`) to leave out: the paper's ablation, one flag per step. "all" leaves out every
             one; METHODS are lowering's to leave out.
 
@@ -110,7 +109,7 @@ def rewrite(model: ir.Model, target: Target | None = None, *, without: Collectio
         raise UsageError(
             f"rules {', '.join(unknown)} are unknown (expected some of {', '.join(CHOICES)}).", where="--without"
         )
-    off, target = FUSIONS if ALL in without else without, target or load_target("host")
+    off = FUSIONS if ALL in without else without
     model.functions.clear()  # the rules would fuse the bodies, too; they are added again at the end
     RemoveUnusedNodesPass()(model)  # a reader whose result nobody wants must not stop a rule
     outcomes = []
@@ -118,7 +117,7 @@ def rewrite(model: ir.Model, target: Target | None = None, *, without: Collectio
         if rule.family in off:
             outcomes.append(Outcome(rule.__name__, rule.family, 0, Counter(), off=True))
             continue
-        applied, reasons = rule.run(model, target)
+        applied, reasons = rule.run(model)
         outcomes.append(Outcome(rule.__name__, rule.family, applied, reasons))
     for node in model.graph:
         node.name = node.name or f"{node.outputs[0].name}/{node.op_type}"

@@ -25,7 +25,6 @@ from ondevice.graph.verify import resizes_by_sizes, static_shape
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.functions import DOMAIN
 from ondevice.rewrite.rule import Rule, dims, settings
-from ondevice.target import Target
 
 ELEMENTWISE = {
     "Add", "Sub", "Mul", "Div", "Sigmoid", "Tanh", "Erf", "Exp", "Sqrt", "Neg", "Relu", "Silu", "Gelu", "GeluTanh",
@@ -41,7 +40,7 @@ class ChannelsLast(Rule):
     family = "channels_last"
 
     @classmethod
-    def run(cls, model: ir.Model, target: Target) -> tuple[int, Counter[str]]:
+    def run(cls, model: ir.Model) -> tuple[int, Counter[str]]:
         """Twins for all that can have them; returns how many nodes now work on channels last."""
         return _Walk(model).run()
 

@@ -19,7 +19,6 @@ from ondevice.graph.epilogue import ACTIVATIONS, CONV, LINEAR, Stepped, is_one, 
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.functions import DOMAIN
 from ondevice.rewrite.rule import Rule, dims, settings
-from ondevice.target import Target
 
 
 class _Absorb(Rule):
@@ -42,7 +41,7 @@ class _Absorb(Rule):
         return False
 
     @classmethod
-    def run(cls, model: ir.Model, target: Target) -> tuple[int, Counter[str]]:
+    def run(cls, model: ir.Model) -> tuple[int, Counter[str]]:
         """Absorb what can be; convolutions first where both sides of an addition could."""
         edit, applied, reasons = Edit(model), 0, Counter[str]()
         for node in list(model.graph):

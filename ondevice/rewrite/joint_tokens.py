@@ -16,7 +16,6 @@ import onnx_ir as ir
 
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.rule import Rule, dims
-from ondevice.target import Target
 
 
 class JointTokens(Rule):
@@ -25,7 +24,7 @@ class JointTokens(Rule):
     family = "projections"
 
     @classmethod
-    def run(cls, model: ir.Model, target: Target) -> tuple[int, Counter[str]]:
+    def run(cls, model: ir.Model) -> tuple[int, Counter[str]]:
         """Each set of products whose parts are joined is joined itself, once."""
         edit, applied = Edit(model), 0
         whole: dict[tuple[ir.Value, ...], list[ir.Value]] = {}

@@ -15,7 +15,6 @@ import onnx_ir as ir
 
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.rule import Fusion, Rule, dims, filled_with, fused, number
-from ondevice.target import Target
 
 
 class AdaLayerNorm(Fusion):
@@ -60,7 +59,7 @@ class GatedAdd(Rule):
     family = "modulation"
 
     @classmethod
-    def run(cls, model: ir.Model, target: Target) -> tuple[int, Counter[str]]:
+    def run(cls, model: ir.Model) -> tuple[int, Counter[str]]:
         """Every sum of tokens with gated ones."""
         edit, applied = Edit(model), 0
         for node in list(model.graph):

@@ -17,7 +17,6 @@ import onnx_ir as ir
 
 from ondevice.rewrite.functions import DOMAIN
 from ondevice.rewrite.rule import Fusion, dims, filled_with, fused, ints, number
-from ondevice.target import Target
 
 
 def _settings(norm: ir.Value) -> dict[str, Any]:
@@ -141,9 +140,9 @@ class HeadsRmsNorm(Fusion):
     family = "rms_norm"
 
     @classmethod
-    def run(cls, model: ir.Model, target: Target) -> tuple[int, Counter[str]]:
+    def run(cls, model: ir.Model) -> tuple[int, Counter[str]]:
         """Every norm of heads that are beside each other before and after."""
-        applied, _ = super().run(model, target)
+        applied, _ = super().run(model)
         return applied, Counter()
 
     def pattern(self, op: Any, x: ir.Value, split: ir.Value, weight: ir.Value, join: ir.Value) -> Any:

@@ -15,7 +15,6 @@ from ondevice.graph.epilogue import CONV, is_one
 from ondevice.graph.verify import resizes_by_sizes
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.rule import Rule, dims, settings
-from ondevice.target import Target
 
 NEAREST = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 PARTS = ("GroupNormNhwc", "Linear")  # ops that may take two parts
@@ -27,7 +26,7 @@ class Upsample(Rule):
     family = "upsample"
 
     @classmethod
-    def run(cls, model: ir.Model, target: Target) -> tuple[int, Counter[str]]:
+    def run(cls, model: ir.Model) -> tuple[int, Counter[str]]:
         """Each Resize that only convolutions read."""
         edit, applied, reasons = Edit(model), 0, Counter[str]()
         for node in list(model.graph):
@@ -82,7 +81,7 @@ class ConcatParts(Rule):
     family = "concat"
 
     @classmethod
-    def run(cls, model: ir.Model, target: Target) -> tuple[int, Counter[str]]:
+    def run(cls, model: ir.Model) -> tuple[int, Counter[str]]:
         """Each Concat of two whose readers can all take two parts."""
         edit, applied, reasons = Edit(model), 0, Counter[str]()
         for node in list(model.graph):

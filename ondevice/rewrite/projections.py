@@ -20,7 +20,6 @@ from ondevice.graph.ops import DOMAIN
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.linear import is_weight
 from ondevice.rewrite.rule import Rule, dims
-from ondevice.target import Target
 
 FEW_ROWS = 8  # rows up to which a product is bound by its weights, whoever reads it
 
@@ -31,7 +30,7 @@ class Projections(Rule):
     family = "projections"
 
     @classmethod
-    def run(cls, model: ir.Model, target: Target) -> tuple[int, Counter[str]]:
+    def run(cls, model: ir.Model) -> tuple[int, Counter[str]]:
         """Every group of at least two becomes one product."""
         edit, applied, reasons = Edit(model), 0, Counter[str]()
         for x, found in _by_input(model.graph).items():

@@ -14,7 +14,6 @@ import onnx_ir as ir
 from onnxscript.rewriter import MatchResult, RewriteRuleClassBase, RewriteRuleSet
 
 from ondevice.rewrite.functions import DOMAIN, VERSION
-from ondevice.target import Target
 
 
 class Rule:
@@ -24,7 +23,7 @@ class Rule:
     commute = True
 
     @classmethod
-    def run(cls, model: ir.Model, target: Target) -> tuple[int, Counter[str]]:
+    def run(cls, model: ir.Model) -> tuple[int, Counter[str]]:
         """Change the model's graph; how often that was done, and how often it was not for which reason."""
         raise NotImplementedError
 
@@ -40,7 +39,7 @@ class Fusion(Rule, RewriteRuleClassBase):
         self._reasons = reasons
 
     @classmethod
-    def run(cls, model: ir.Model, target: Target) -> tuple[int, Counter[str]]:
+    def run(cls, model: ir.Model) -> tuple[int, Counter[str]]:
         """Replace every match."""
         reasons: list[str] = []
         applied = RewriteRuleSet([cls.rule(reasons)], commute=cls.commute).apply_to_model(model)

@@ -15,7 +15,6 @@ import onnx_ir as ir
 from ondevice.graph.origin import Origin, joined, origin_of, reshaped, transposed, with_origin
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.rule import Rule, ints
-from ondevice.target import Target
 
 
 class FoldWeights(Rule):
@@ -25,7 +24,7 @@ class FoldWeights(Rule):
     family = "fold"
 
     @classmethod
-    def run(cls, model: ir.Model, target: Target) -> tuple[int, Counter[str]]:
+    def run(cls, model: ir.Model) -> tuple[int, Counter[str]]:
         """Fold until nothing that moves a weight is left."""
         edit, applied = Edit(model), 0
         for node in list(model.graph):

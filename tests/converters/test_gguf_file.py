@@ -146,7 +146,7 @@ def test_a_unet_alone_and_its_4_bits_in_the_plan(tmp_path: Path) -> None:
     same(found, open_checkpoint(tmp_path / "plain.safetensors", family=family))
 
     graph, target = build(found).graph("unet", height=8, width=8), load_target("host")
-    rewrite(graph, target=target)
+    rewrite(graph)
     program = lower(graph, "unet", target=target, weights="i4", storage="f16")
     few = [n for n in program.weights if "ff.net.2.weight" in n and program.tensors[n].dtype == "u4x2"]
     assert few

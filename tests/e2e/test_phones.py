@@ -36,7 +36,7 @@ def drawn(folder, recipe):
 def test_the_same_latents(target):
     """Of the UNet in float32: however it is computed, it is the same but for the order of sums."""
     model = build(open_checkpoint(None, family="demo")).graph("unet", batch=2, height=8, width=8)
-    rewrite(model, target=target)
+    rewrite(model)
     inputs = feed(model)
     want, got = on_device(model, inputs), on_device(model, inputs, target)
     np.testing.assert_allclose(got, want, rtol=0, atol=2e-5 * np.abs(want).max())

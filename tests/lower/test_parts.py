@@ -133,7 +133,7 @@ def test_rows_that_begin_within_a_row(target):
     model = graph(text, w=weights[:4], c=weights[4])
     inputs = feed(model)
     expected = by_onnxruntime(model, inputs)
-    rewrite(model, chosen)
+    rewrite(model)
     np.testing.assert_allclose(on_device(model, inputs, chosen), expected, rtol=1e-3, atol=1e-4)
 
 
@@ -159,7 +159,7 @@ def read(program, kernel):
 def in_bands(model, kernels, **bounds):
     """By kernel: (bytes read, bytes written) by each call, with room for all and with room for a few bands."""
     whole, few = (dataclasses.replace(load_target("gpu"), **{"scratch": size, **bounds}) for size in (1 << 30, 1 << 11))
-    rewrite(model, target=whole)
+    rewrite(model)
     return {
         kernel: tuple(read(lower(model, "net", target=target), kernel) for target in (whole, few)) for kernel in kernels
     }
@@ -190,7 +190,7 @@ def test_parts_of_a_heads_queries(name, rows):
     target = load_target(name)
     limits = dataclasses.replace(target.limits, allocation=1 << 28)
     target = dataclasses.replace(target, scratch=20 * 4 * 7, limits=limits, flash={"max_head": 1})
-    rewrite(model, target=target)
+    rewrite(model)
     program = lower(model, "net", target=target)
     scores = [tensor.shape for name, tensor in program.tensors.items() if ":scores." in name]
     pictures, queries, _ = map(int, rows.split(","))

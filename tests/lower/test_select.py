@@ -262,7 +262,7 @@ def test_winograds_products_are_those_of_the_target(name: str, product: str) -> 
     model = b.finish(out=b.conv("c", x, 36))
     inputs = feed(model)
     before = by_onnxruntime(model, inputs)
-    rewrite(model, target)
+    rewrite(model)
     program = lower(model, "net", target=target)
     kernels = [call.kernel for call in program.calls]
     bands = kernels.count("winograd_patches")

@@ -120,7 +120,7 @@ def test_rows_of_more_pixels_than_two_factors_have_bits(channels, target):
     products = [taps[:, :, tap, 0] @ frame for tap, frame in ((1, first), (2, second), (0, first), (1, second))]
     wanted = np.stack([products[0] + products[1], products[2] + products[3]], 1)[np.newaxis]
     asked = load_target(target).asked("bf16") if "bf16" in target else load_target(target)
-    rewrite(model, asked)
+    rewrite(model)
     assert fused_ops(model) == {"ConvNhwc": 1}
     found = on_device(model, {"x": x}, asked)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=0.1 if "bf16" in target else 2e-5)
@@ -157,7 +157,7 @@ def unread(network: Architecture, config):
 def test_plans_at_full_size(network, raw, graph, sizes, dispatches, arena, work):
     config, target = network.normalize(raw, "test"), load_target("host")
     model = network.graphs[graph].build(GraphBuilder("net", unread(network, config)), config, **sizes)
-    rewrite(model, target)
+    rewrite(model)
     found = plan(lower(model, "net", storage="f16", target=target), storage="f16")
     counts = collections.Counter(dispatch.op for dispatch in found.dispatches)
     assert len(found.dispatches) == dispatches and counts["Transpose"] in (0, 2)

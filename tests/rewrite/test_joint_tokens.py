@@ -90,7 +90,7 @@ def test_nothing_is_copied(target, case, n):
     model, chosen = graph(text, **weights), load_target(target)
     inputs = feed(model)
     expected = by_onnxruntime(model, inputs, every=True)
-    rewrite(model, chosen)
+    rewrite(model)
     program = lower(model, "net", target=chosen)
     kernels = [call.kernel for call in program.calls]
     assert not [name for name in kernels if name in ("strided_copy", "gated_add", "binary")], kernels

@@ -187,8 +187,8 @@ def test_one_thing_changed_stops_the_rule_and_no_number(build, reason, unsupport
     model = chain(build)
     inputs = feed(model)
     expected = by_onnxruntime(model, inputs)
-    skipped = [why for outcome in rewrite(model, ANYWHERE) for why in outcome.skipped]
-    again = rewrite(model, ANYWHERE)  # rules that come before others meet what those made only now
+    skipped = [why for outcome in rewrite(model) for why in outcome.skipped]
+    again = rewrite(model)  # rules that come before others meet what those made only now
     skipped += [why for outcome in again for why in outcome.skipped]
     assert not any(outcome.applied for outcome in again)
     assert not reason or any(reason in why for why in skipped), skipped
@@ -312,4 +312,4 @@ def test_shapes_are_those_of_the_builders():
 def test_joined_rows_of_numbers_are_no_match_that_was_left_alone():
     b = Net()
     model = b.finish(out=b.concat("j", 2, b.input("x", (1, 7, 4)), b.input("y", (1, 7, 3))))
-    assert not [why for outcome in rewrite(model, ANYWHERE) for why in outcome.skipped]
+    assert not [why for outcome in rewrite(model) for why in outcome.skipped]

@@ -277,7 +277,7 @@ def halved(model):
 def test_bodies_run_in_half_precision(name):
     model = chain(FIRES[name][0])
     inputs = feed(model)
-    rewrite(model, ANYWHERE)
+    rewrite(model)
     whole = by_onnxruntime(model, inputs)
     half = by_onnxruntime(halved(model), {key: value.astype(np.float16) for key, value in inputs.items()})
     assert half.dtype == np.float16

@@ -72,7 +72,7 @@ def compiled(case, target, storage, weights=""):
     inputs = feed(graph)
     if "timestep" in inputs:
         inputs["timestep"] = np.full_like(inputs["timestep"], 500.0)
-    rewrite(graph, target=target)
+    rewrite(graph)
     program = lower(graph, "net", storage=storage, target=target, weights=weights)
     return MemoryBundle([plan(program, storage=storage)], weight_sources(program), KERNELS), inputs
 
