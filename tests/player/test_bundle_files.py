@@ -89,9 +89,13 @@ def test_damaged_files_are_refused(ask, tmp_path, tiny):
     empty = tmp_path / "empty"
     empty.mkdir()
     os.mkfifo(tmp_path / "pipe")
-    for path in (empty, tmp_path / "pipe", tmp_path / "nowhere"):
-        paths.append(path)
-        wanted.append(f"9 {path}: is not a bundle (no bundle.json in it). Fix: give the folder that")
+    for name, why in (
+        ("empty", "no bundle.json in it"),
+        ("pipe", "no bundle.json in it"),
+        ("nowhere", "there is no such file or folder"),
+    ):
+        paths.append(tmp_path / name)
+        wanted.append(f"9 {paths[-1]}: is not a bundle ({why}). Fix: give the folder that")
     for line, message in zip(ask("open", paths), wanted, strict=True):
         assert line.startswith(message), line
 

@@ -8,6 +8,8 @@
 namespace od {
 namespace {
 
+constexpr char kNoManifest[] = "no bundle.json in it";
+
 Text last_part(Text path) {
   while (path.size > 1 && path.data[path.size - 1] == '/') --path.size;
   size_t begin = path.size;
@@ -15,9 +17,8 @@ Text last_part(Text path) {
   return path.slice(begin, path.size);
 }
 
-bool no_bundle(const char* path, Error& error) {
-  return fail(error, Code::bundle, path, "give the folder that `ondevice convert` wrote",
-              "is not a bundle (no bundle.json in it).");
+bool no_bundle(const char* path, const char* why, Error& error) {
+  return fail(error, Code::bundle, path, "give the folder that `ondevice convert` wrote", "is not a bundle (%s).", why);
 }
 
 }  // namespace
@@ -25,15 +26,15 @@ bool no_bundle(const char* path, Error& error) {
 bool Files::open(const char* path, Error& error) {
   close();
   char whole[4096];
-  if (!real_path(path, whole, sizeof whole)) return no_bundle(path, error);
+  if (!real_path(path, whole, sizeof whole)) return no_bundle(path, "there is no such file or folder", error);
   name_ = pool_.copy(last_part(whole));
   const FileKind kind = kind_of(whole);
   if (kind == FileKind::file) return packed_.open(whole, error) && open_packed(path, error);
-  if (kind != FileKind::folder) return no_bundle(path, error);
+  if (kind != FileKind::folder) return no_bundle(path, kNoManifest, error);
   char manifest[4096];
   const int size = snprintf(manifest, sizeof manifest, "%s/bundle.json", whole);
   if (size >= static_cast<int>(sizeof manifest) || kind_of(manifest) == FileKind::missing)
-    return no_bundle(path, error);
+    return no_bundle(path, kNoManifest, error);
   folder_ = pool_.copy(whole);
   return folder_.size || Pool::no_memory(error, strlen(whole));
 }

@@ -132,6 +132,9 @@ final class BundleTests: XCTestCase {
         XCTAssertEqual(
             refusal { _ = try ModelBundle(at: copy.appendingPathComponent("kernels")) }?
                 .contains("no bundle.json in it"), true)
+        XCTAssertEqual(
+            refusal { _ = try ModelBundle(at: copy.appendingPathComponent("nowhere")) }?
+                .contains("is not a bundle (there is no such file or folder)."), true)
     }
 
     func testBundlesInOneFile() throws {

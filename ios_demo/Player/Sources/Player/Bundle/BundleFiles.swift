@@ -21,10 +21,11 @@ struct FolderFiles: BundleFiles {
 
     /// - Throws: `PlayerError` of the kind `bundle` where it is no folder with a manifest.
     init(_ path: String) throws {
-        guard let root = FolderFiles.real(path), FolderFiles.real(root + "/" + Manifest.file) != nil else {
+        let found = FolderFiles.real(path)
+        guard let root = found, FolderFiles.real(root + "/" + Manifest.file) != nil else {
+            let why = found == nil ? "there is no such file or folder" : "no \(Manifest.file) in it"
             throw PlayerError(
-                .bundle, "is not a bundle (no \(Manifest.file) in it).", at: path,
-                fix: "give the folder that `ondevice convert` wrote")
+                .bundle, "is not a bundle (\(why)).", at: path, fix: "give the folder that `ondevice convert` wrote")
         }
         self.root = root
         name = String(root.split(separator: "/").last ?? "/")
