@@ -296,8 +296,8 @@ def left_out(spec: PipelineSpec, kept: Sequence[Job], missing: Iterable[tuple[Jo
         elif others and _length(job) > max(map(_length, others)):
             without = f"no texts of {job.sizes['tokens']} tokens at this size"
         elif "frames" in job.sizes:  # films of as many as the others take would end with frames that no plan takes
-            fix = "use fewer --frames" if job.component in in_loop else "use a smaller --decode-chunk"
-            raise PlanError(f"{reason}.", where=job.component, fix=f"{fix}, or a smaller --size")
+            fix = "use fewer --frames, or a smaller --size" if job.component in in_loop else SMALLER
+            raise PlanError(f"{reason}.", where=job.component, fix=fix)
         elif job.component in in_loop and others:
             without = (
                 "no pictures without guidance" if job.sizes["batch"] == 1 else "guidance in two passes, which is slower"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from ondevice.bundle.in_memory import weight_sources
@@ -58,16 +59,16 @@ def planned_each(
         progress: called after each plan.
 
     Raises:
-        PlanError: it is too large for every target.
+        PlanError: it is too large for every target; what is said is of the one with the largest buffers.
         OnDeviceError: a program cannot be made.
     """
     found: list[tuple[Recipe, Planned]] = []
-    refusals: list[PlanError] = []
+    refusals: list[tuple[int, PlanError]] = []
     for one in recipe.each():
         try:
             made = planned(model, one, jobs, progress, bands=True)
         except PlanError as error:
-            refusals.append(error)
+            refusals.append((one.target.limits.allocation or 0, error))
             if recipe.others:
                 fallbacks.append(f"{one.target.name}: {error.where}: {error.what} {recipe.name} has no plans for it")
                 log.warning("%s", fallbacks[-1])
@@ -75,7 +76,7 @@ def planned_each(
         fallbacks += [f"{one.target.name}: {line}" if recipe.others else line for line in made.fallbacks]
         found.append((one, made))
     if not found:
-        raise refusals[0]
+        raise max(refusals, key=itemgetter(0))[1]
     return found
 
 
@@ -108,8 +109,29 @@ def planned(
     try:
         found.fallbacks += left_out(spec, made, large)
     except PlanError as error:
-        raise PlanError(error.what, where=f"{model.checkpoint.source}: {error.where}", fix=error.fix) from None
+        fix = _smaller_chunk(model, recipe, [job for job, _ in large if job.component == error.where]) or error.fix
+        raise PlanError(error.what, where=f"{model.checkpoint.source}: {error.where}", fix=fix) from None
     return found
+
+
+def _smaller_chunk(model: Model, recipe: Recipe, large: Sequence[Job]) -> str | None:
+    """What to do about a decoder of films that is too `large`; None where that is not what these are, or where even
+    one frame at a time is too large."""
+    spec = spec_of(model)
+    in_chunks = {role.component for role in (*spec.after, *spec.fast) if role.every == "chunk"}
+    if not large or large[0].component not in in_chunks:
+        return None
+
+    def fits(job: Job, frames: int) -> bool:
+        (compiled,) = programs(model, recipe, [Job(job.component, job.sizes | {"frames": frames})])
+        return too_large(compiled.plan(), recipe.target.limits) is None
+
+    fitting, too_many = 0, min(job.sizes["frames"] for job in large)
+    least = [job for job in large if job.sizes["frames"] == too_many]  # one per size of picture
+    while too_many - fitting > 1:
+        middle = (fitting + too_many) // 2
+        fitting, too_many = (middle, too_many) if all(fits(job, middle) for job in least) else (fitting, middle)
+    return f"use --decode-chunk {fitting}, or a smaller --size" if fitting else None
 
 
 def too_large(plan: Plan, limits: Limits) -> str | None:

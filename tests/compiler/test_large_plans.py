@@ -5,10 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from diffusion.test_memory_budget import DEEP
+from family_files import TINY_VIDEO
 
 from ondevice.api import Pipeline
 from ondevice.bundle import open_bundle
 from ondevice.compiler import Recipe, compile_bundle, planning
+from ondevice.compiler.jobs import Job
+from ondevice.converters import build
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.converters.read.tiny_files import with_random_taesd
@@ -113,6 +116,27 @@ def test_a_target_of_a_set_that_the_model_is_too_large_for(tmp_path, caplog):
     with pytest.raises(PlanError, match=r"unet: its arena of 0\.0 MB is over"):
         recipe = Recipe("f32", target=small, others=[replace(small, name="another")], set_name="phones")
         compile_bundle(checkpoint, tmp_path / "none", recipe, sizes=[(20, 36)])
+
+
+@pytest.mark.parametrize(
+    ("allocations", "fix"),
+    [
+        ([1_600_000], "use --decode-chunk 4, or a smaller --size."),
+        ([1_100_000, 800_000, 900_000], "use --decode-chunk 2, or a smaller --size."),
+        ([390_000], "use a smaller --size, or another --target."),
+    ],
+)
+def test_a_decoder_of_films_says_how_many_frames_at_once_would_fit(allocations, fix):
+    """One of 5 frames has an arena of 1.97 MB here, and each has a fifth of it. Of several targets, the one with the
+    largest buffers is what is said."""
+    model = build(random_checkpoint_from_configs(**TINY_VIDEO, family="svd", seed=1))
+    first, *others = (replace(load_target("gpu"), name=f"of{n}", limits=Limits(allocation=n)) for n in allocations)
+    recipe = Recipe("f32", target=first, others=others, set_name="phones" if others else "")
+    decoder = Job("vae_decoder", {"batch": 1, "height": 12, "width": 16, "frames": 5})
+    with pytest.raises(PlanError) as caught:
+        planning.planned_each(model, recipe, [decoder], [], lambda: None)
+    large = f"its arena of 2.0 MB is over the {max(allocations) / 1e6:.1f} MB of a buffer of of{max(allocations)}."
+    assert str(caught.value).endswith(f": vae_decoder: {large} Fix: {fix}")
 
 
 def test_a_weight_that_is_too_large(tmp_path):
