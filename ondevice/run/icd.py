@@ -65,6 +65,9 @@ def prepare() -> str | None:
     if DRIVER not in libraries:
         os.environ.pop(VARIABLE, None)  # a parent's, with another installation's driver
         return NOT_INSTALLED
+    if why := _misplaced(libraries[DRIVER]):
+        os.environ.pop(VARIABLE, None)
+        return why
     if why := _load(libraries):
         return why
     os.environ[VARIABLE] = _visible(libraries[DRIVER])
@@ -83,6 +86,8 @@ def remedy() -> str | None:
     if users_choice():
         return f"unset {VARIABLE}"
     libraries = embedded_libraries()
+    if DRIVER in libraries and _misplaced(libraries[DRIVER]):
+        return "make the virtual environment in a folder whose path has no space"
     if DRIVER in libraries and (_load(libraries) or _refusal(str(libraries[DRIVER]))):
         again = f"run pip install --force-reinstall {' '.join(PACKAGES)}"
         return f"unset LD_LIBRARY_PATH, or {again}" if os.environ.get("LD_LIBRARY_PATH") else again
@@ -101,6 +106,16 @@ def broken() -> list[str]:
                 shown = SYSTEM / path.name if (SYSTEM / path.name).exists() else path
                 remarks.append(f"{shown} names {named}, which cannot be loaded ({why})")
     return remarks
+
+
+def _misplaced(driver: Path) -> str | None:
+    """Why the driver cannot work where it lies; None if it can. It reads its own path from /proc/self/maps, up to the
+    first white space, and then finds neither its configuration nor its built-in functions: no context can be made."""
+    return (
+        f"{driver.parent} has a space in it, where it does not find its own files"
+        if len(str(driver).split()) > 1
+        else None
+    )
 
 
 def _load(libraries: dict[str, Path]) -> str | None:

@@ -69,6 +69,17 @@ def test_the_users_own_folder_is_left_alone_and_said(machine: Path, monkeypatch:
     assert os.environ[icd.VARIABLE] == "/my/vendors/"
 
 
+@pytest.mark.parametrize("blank", [" ", "\t"])
+def test_a_folder_with_a_space_in_its_path(machine: Path, monkeypatch: pytest.MonkeyPatch, blank: str) -> None:
+    """Intel's runtime reads its path from /proc/self/maps, up to the space."""
+    folder = machine / f"a{blank}b"
+    monkeypatch.setattr(icd, "embedded_libraries", lambda: {icd.DRIVER: folder / icd.DRIVER})
+    monkeypatch.setenv(icd.VARIABLE, f"/gone/{icd.PREFIX}0123/")
+    assert icd.prepare() == f"{folder} has a space in it, where it does not find its own files"
+    assert icd.VARIABLE not in os.environ, "a parent's"
+    assert icd.remedy() == "make the virtual environment in a folder whose path has no space"
+
+
 def test_without_the_extra_the_loader_is_left_to_itself(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(icd, "embedded_libraries", dict)
     for inherited in (None, f"/gone/{icd.PREFIX}0123/"):
