@@ -48,9 +48,15 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="verb")
     words = sys.argv[1:] if argv is None else argv
-    for verb in [words[0]] if words and words[0] in VERBS else VERBS:  # the others need not be imported
-        module = importlib.import_module(f"ondevice.{verb}")
-        _describe(verbs.add_parser(verb, help=module.HELP, description=module.__doc__), verb)
+    one, first = [word for word in words[:1] if word in VERBS], words[0] if words else ""
+    for verb in one or VERBS:
+        if one or (
+            first.startswith("-") and first != "--version"
+        ):  # else nothing is said of it, and it need not be imported
+            module = importlib.import_module(f"ondevice.{verb}")
+            _describe(verbs.add_parser(verb, help=module.HELP, description=module.__doc__), verb)
+        else:
+            verbs.add_parser(verb)
     return parser.parse_args(argv)
 
 

@@ -10,7 +10,10 @@ from ondevice import cli
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("devices --no-such", "unrecognized arguments: --no-such. Fix: see `ondevice --help`."),
+        ("devices --no-such", "unrecognized arguments: --no-such. Fix: see `ondevice devices --help`."),
+        ("devices more --sted 3", "unrecognized arguments: more --sted 3. Fix: see `ondevice devices --help`."),
+        ("devices --jsn=2", "unrecognized arguments: --jsn=2. Fix: write --json."),
+        ("train lora --sed 1", "unrecognized arguments: --sed. Fix: write --seed."),
         ("tokens", "the following arguments are required: text. Fix: see `ondevice tokens --help`."),
         ("sampler ddim --steps 2.5", "--steps: invalid int value: '2.5'. Fix: see `ondevice sampler --help`."),
         ("sampler ddim --steps", "--steps: expected one argument. Fix: see `ondevice sampler --help`."),
@@ -31,3 +34,12 @@ def test_a_verb_with_a_slip(capsys: pytest.CaptureFixture[str]) -> None:
     assert said.endswith("Fix: write generate.\n")
     assert cli.main_for("sampler", ["ddim", "--steps", "x"]) == 2
     assert "Fix: see `python -m ondevice.sampler --help`" in capsys.readouterr().err
+
+
+def test_what_needs_no_verb_imports_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of them take seconds to import: only --help, which lists what each does, does so."""
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: pytest.fail(name))
+    assert cli.main([]) == cli.main(["genrate"]) == 2
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"{cli.__version__}\n"
