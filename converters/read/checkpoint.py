@@ -15,6 +15,7 @@ from ondevice.converters.read.diffusers_folder import read_folder
 from ondevice.converters.read.hub import download, is_hub_id, local_part
 from ondevice.converters.read.json_text import read_object
 from ondevice.converters.read.parts import FLAGS, TEXT_ENCODERS, read_part
+from ondevice.converters.read.signatures import BUNDLE, IS_BUNDLE, NO_BUNDLE
 from ondevice.converters.read.single_file import checkpoint_from
 from ondevice.converters.read.tiny_files import holds_tiny, read_tiny_vae
 from ondevice.converters.read.weights_file import read_weights
@@ -75,6 +76,8 @@ def open_checkpoint(
                 _only_for(value, FLAGS.get(part, TEXT_ENCODERS), "a checkpoint of weights", text)
             checkpoint = read_onnx_folder(path, chosen)
         else:
+            if (path / BUNDLE).is_file():
+                raise CheckpointError(IS_BUNDLE, where=text, fix=NO_BUNDLE)
             checkpoint = read_folder(path, chosen, variant, _given(beside, chosen, path))
     elif path.is_file():
         _only_for(variant, "variant", "a folder or a hub id", text)

@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from ondevice.converters.component import lazy
 from ondevice.converters.read.json_text import parse_object
+from ondevice.converters.read.signatures import HEAD, foreign
 from ondevice.errors import CheckpointError
 from ondevice.graph.origin import InFile, with_origin
 
@@ -112,6 +113,8 @@ def read_with_metadata(path: Path) -> tuple[dict[str, ir.LazyTensor], dict[str, 
         )
     (length,) = struct.unpack("<Q", file.read(0, 8))
     if length > HEADER_LIMIT:
+        if kind := foreign(bytes(file.read(0, min(HEAD, file.size)))):
+            raise CheckpointError(f"this is {kind.what}.", where=where, fix=kind.fix)
         raise CheckpointError(
             f"the header is too large (got {length:,} bytes, expected at most {HEADER_LIMIT:,}).",
             where=where,

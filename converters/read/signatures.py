@@ -12,6 +12,9 @@ _LOG_IN = "log in where it comes from (or set a token such as HF_TOKEN), and dow
 _UNPACK = "unpack it, and give the weight file that is in it"
 _PLAIN = "use the .safetensors or .ckpt file of the same model"
 _AGAIN = "download the file again"
+BUNDLE = "bundle.json"  # the file that a folder of ours has, and the first one of a packed bundle
+IS_BUNDLE = "this is a bundle, which is compiled already."
+NO_BUNDLE = "draw with it, or give the checkpoint that it was made of"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ondevice.converters.read.safetensors_file import AGAIN, FileSlice
+from ondevice.converters.read.signatures import BUNDLE, IS_BUNDLE, NO_BUNDLE
 from ondevice.errors import CheckpointError
 
 DIRECTORY_LIMIT = 64 << 20
@@ -55,6 +56,8 @@ def _read_directory(file: FileSlice) -> dict[str, Entry]:
     if directory.startswith(b"PK\x01\x02") and b"data.pkl" not in directory:
         name_size = struct.unpack_from("<H", directory.ljust(_CENTRAL.size, b"\0"), 28)[0]
         first = directory[_CENTRAL.size : _CENTRAL.size + name_size].decode("utf-8", "replace")
+        if first == BUNDLE:
+            raise CheckpointError(IS_BUNDLE, where=str(file.path), fix=NO_BUNDLE)
         raise CheckpointError(
             f"this is a zip archive of other files (such as {first[:100]!r}), not one of torch.save.",
             where=str(file.path),

@@ -17,7 +17,8 @@ from bundle.tiny_bundle import BIAS, KERNELS, MODEL, edit_json, replace_file, ti
 
 from ondevice.bundle import WeightSource, open_bundle
 from ondevice.bundle.in_memory import MemoryBundle
-from ondevice.errors import BundleError
+from ondevice.converters.read.checkpoint import open_checkpoint
+from ondevice.errors import BundleError, CheckpointError
 
 COPY = "Fix: copy the bundle again, or write it again with `ondevice convert`."
 
@@ -226,3 +227,12 @@ def test_plans_in_memory_say_what_was_not_given() -> None:
     assert message(lambda: bundle.plan("tiny", width=9)) == (
         "plans in memory: no plan of tiny for {'width': 9} was given. Fix: give it the plan."
     )
+
+
+@pytest.mark.parametrize("name", ["tiny.ondevice", "tiny.odpack"])
+def test_a_bundle_is_no_checkpoint(name: str) -> None:
+    path = Path(__file__).parents[1] / "golden" / "bundle" / name
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(path, family="sd14")
+    said = "this is a bundle, which is compiled already. Fix: draw with it, or give the checkpoint that it was made of."
+    assert str(caught.value) == f"{path}: {said}"

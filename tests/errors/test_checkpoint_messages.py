@@ -383,3 +383,10 @@ def test_sources_and_options(tmp_path: Path, folder: Path) -> None:
         "--random-weights: the seed is out of range (got -1, expected 0 to 2^64 - 1). Fix: use a seed such as 0."
     )
     assert json.loads((folder / "unet" / "config.json").read_text()) == TINY_UNET
+
+
+def test_a_picture_is_no_adapter(tmp_path: Path) -> None:
+    path = tmp_path / "style.safetensors"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(64))
+    said = "this is a picture, not weights. Fix: use the .safetensors or .ckpt file of the same model."
+    assert message(lambda: safetensors_file.read_with_metadata(path)) == f"{path}: {said}"
