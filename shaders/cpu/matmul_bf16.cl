@@ -117,24 +117,8 @@ KERNEL(matmul_bf16)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, 
           const int out = y_from + item * y_batch + (top + i) * n + col;
           const int gate_at = gate_from + item * gate_row + col;
           if (col >= n) continue;
-          vec z = LOADP(sums, i * WIDE + v * V);
-          SCALE(z, at)
-          ADD_BIAS(z, LOADV, at)
-#if ACT_Geglu
-          vec beside = LOADP(sums, i * WIDE + (SIDE + v) * V);
-          SCALE(beside, at + SIDE * V)
-          ADD_BIAS(beside, LOADV, at + SIDE * V)
-          z = z * ACTIVATE(beside);
-#else
-          z = ACTIVATE(z);
-#endif
-          if (col + V <= n) {
-            FINISH_ROW(z, LOADV, gate_at, out)
-            STOREV(y, out, z);
-            continue;
-          }
-#define FINISH_LANE(one, c) FINISH_ROW(one, LOAD, gate_at + c, out + c)
-          STORE_LANES(z, out, n - col, FINISH_LANE)
+          STORE_PRODUCT(LOADP(sums, i * WIDE + v * V), at, LOADP(sums, i * WIDE + (SIDE + v) * V), at + SIDE * V,
+                        gate_at, out, n - col)
         }
     }
   }

@@ -57,6 +57,9 @@
 #endif
 // Half is widened a vector at a time where vectors are wide; elsewhere a broadcast reads memory directly.
 #define WIDEN (F16 && V > 4)
+// Of long columns all tiles of a CPU's work-item use a part that stays near, then the next one; sums are kept between.
+#define PART (V > 4 ? 1280 : k)
+#define EACH_SUM UNROLL for (int i = 0; i < MR; i++) UNROLL for (int h = 0; h < VECS; h++)
 
 KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, gate), IN(stg, residual), IN(scl, scales),
                OUT(stg, y), ARG(int, batch), ARG(int, m), ARG(int, n), ARG(int, k), ARG(int, k1), ARG(int, ldb),
@@ -108,92 +111,81 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, gate)
 #endif
   }
 
+  vec kept[V > 4 ? MB * MR * VECS : 1];
+#define KEPT(i, h) kept[(top - first + (i)) * VECS + (h)]
+  for (int begin = 0, until; begin < k; begin = until) {
+    until = MIN(begin + PART, k);
 #if PANELS && V > 4
-  // Where no other rows have read it, the next work-item's panel comes nearer while later tiles are multiplied, some of
-  // it for each row of this one.
-  const int pace = k * STEP / MAX(1, (MIN(MR * MB, m - first) - 1) / MR * k);
-  IN_PTR(wgt) next = WGT_AT(right, k * STEP);
-  const int ahead = m <= MR * MB;
-#define NEXT(row) \
-  if (ahead && top > first) { PREFETCH(WGT_AT(next, (((top - first) / MR - 1) * k + row) * pace)); }
+    // Where no other rows have read it, what comes next, at last the next work-item's panel, comes nearer while later
+    // tiles are multiplied, some of it for each row of this one.
+    const int pace = STEP / MAX(1, (MIN(MR * MB, m - first) - 1) / MR), ahead = m <= MR * MB;
+    IN_PTR(wgt) next = WGT_AT(right, until * STEP);
+#define NEXT(row) if (ahead && top > first) { PREFETCH(WGT_AT(next, (later + (row)) * pace)); }
 #else
 #define NEXT(row)
 #endif
 
-  for (int top = first; top < MIN(first + MR * MB, m); top += MR) {
-    vec sum[MR][VECS];
-    UNROLL
-    for (int i = 0; i < MR; i++)
-      UNROLL
-      for (int h = 0; h < VECS; h++) sum[i][h] = SPLAT(0.0f);
-    HOLD_SCALES(scale, VECS)
-    int line = 0;
+    for (int top = first; top < MIN(first + MR * MB, m); top += MR) {
+      vec sum[MR][VECS];
+      EACH_SUM sum[i][h] = V > 4 && begin > 0 ? KEPT(i, h) : SPLAT(0.0f);
+      HOLD_SCALES(scale, VECS)
+      int line = 0, later = ((top - first) / MR - 1) * (until - begin) - begin;
 
-    for (int start = 0, depth; start < k; start += depth) {
-      const int end = start < k1 ? k1 : k, part = start < k1 ? k1 : k - k1;
-      IN_PTR(stg) source = start < k1 ? left + start : a2 + (start - k1);
-      int from[MR];
-      UNROLL
-      // rows past the end repeat the last one and are not stored
-      for (int i = 0; i < MR; i++) from[i] = MIN(top + i, m - 1) * part;
-      depth = MIN(V > 4 ? WIDEN ? KC : 64 : k, end - start);
+      for (int start = begin, depth; start < until; start += depth) {
+        const int end = MIN(start < k1 ? k1 : k, until), part = start < k1 ? k1 : k - k1;
+        IN_PTR(stg) source = start < k1 ? left + start : a2 + (start - k1);
+        int from[MR];
+        UNROLL
+        // rows past the end repeat the last one and are not stored
+        for (int i = 0; i < MR; i++) from[i] = MIN(top + i, m - 1) * part;
+        depth = MIN(V > 4 ? WIDEN ? KC : 64 : k, end - start);
 #if V > 4
-      // No CPU foresees what stands rows apart: where this tile goes, what is added to it, and the next one's rows. Of
-      // whole lines some come nearer at a time, as many at once are waited for.
-      for (; line < MIN(MR * SIDE, WIDEN ? k : 2 * MR * SIDE * (start + depth) / k); line++) {
-        const int out = y_item + (top + line / SIDE) * n + col + line % SIDE * V;
-        PREFETCH(y + out);
+        // No CPU foresees what stands rows apart: where this tile goes, what is added to it, and the next one's rows.
+        // Of whole lines some come nearer at a time, as many at once are waited for.
+        const int lines = WIDEN ? MR * SIDE : 2 * MR * SIDE * (start + depth - begin) / (k - begin);
+        for (; line < (until < k ? 0 : MIN(MR * SIDE, lines)); line++) {
+          const int out = y_item + (top + line / SIDE) * n + col + line % SIDE * V;
+          PREFETCH(y + out);
 #if HAS_ADD
-        PREFETCH(OVERWRITTEN(residual, y) + out);
+          PREFETCH(OVERWRITTEN(residual, y) + out);
 #endif
-      }
-      for (int i = 0; i < (col == 0 ? MR : 0); i++)
-        for (int j = 0; j < depth; j += V) PREFETCH(source + from[i] + MR * part + j);
+        }
+        for (int i = 0; i < (col == 0 ? MR : 0); i++)
+          for (int j = 0; j < depth; j += V) PREFETCH(source + from[i] + MR * part + j);
 #endif
 #if WIDEN
-      float rows[MR * KC];
-      UNROLL
-      for (int i = 0; i < MR; i++) {
-        int j = 0;
-        for (; j + V <= depth; j += V) STOREP(rows, i * KC + j, LOADV(source, from[i] + j));
-        for (; j < depth; j++) rows[i * KC + j] = LOAD(source, from[i] + j);
-      }
+        float rows[MR * KC];
+        UNROLL
+        for (int i = 0; i < MR; i++) {
+          int j = 0;
+          for (; j + V <= depth; j += V) STOREP(rows, i * KC + j, LOADV(source, from[i] + j));
+          for (; j < depth; j++) rows[i * KC + j] = LOAD(source, from[i] + j);
+        }
 #define LEFT(i, j) rows[(i) * KC + (j)]
 #else
 #define LEFT(i, j) LOAD(source, from[i] + (j))
 #endif
-      for (int j = 0; j < depth; j++) {
-        NEXT(start + j)
-        NEXT_SCALES(scale, VECS, scales + GID(0) * SCALE_BLOCKS(k) * STEP, start + j, STEP, at)
-        vec values[VECS];
-        UNROLL
-        for (int h = 0; h < VECS; h++) values[h] = WEIGHT(right, (start + j) * STEP + at[h], scale[h]);
-        UNROLL
-        for (int i = 0; i < MR; i++)
+        for (int j = 0; j < depth; j++) {
+          NEXT(start + j)
+          NEXT_SCALES(scale, VECS, scales + GID(0) * SCALE_BLOCKS(k) * STEP, start + j, STEP, at)
+          vec values[VECS];
           UNROLL
-          for (int h = 0; h < VECS; h++) sum[i][h] = FMA(SPLAT(LEFT(i, j)), values[h], sum[i][h]);
-      }
-    }
-
-    UNROLL
-    for (int i = 0; i < MR; i++) {
-      if (top + i >= m) continue;
-      UNROLL
-      for (int h = 0; h < SIDE; h++) {
-        const int out = y_item + (top + i) * n + out_at[h];
-        vec z = sum[i][h], beside = sum[i][VECS - SIDE + h];
-        SCALE(z, bias_from + at[h])
-        SCALE(beside, bias_from + at[VECS - SIDE + h])
-        ADD_BIAS(z, LOADV, bias_from + at[h])
-        ADD_BIAS(beside, LOADV, bias_from + at[VECS - SIDE + h])
-        z = VECS > SIDE ? z * ACTIVATE(beside) : ACTIVATE(z);
-        if (out_at[h] + V <= n) {
-          FINISH_ROW(z, LOADV, gate_item + out_at[h], out)
-          STOREV(y, out, z);
-          continue;
+          for (int h = 0; h < VECS; h++) values[h] = WEIGHT(right, (start + j) * STEP + at[h], scale[h]);
+          EACH_SUM sum[i][h] = FMA(SPLAT(LEFT(i, j)), values[h], sum[i][h]);
         }
-#define FINISH_LANE(one, c) FINISH_ROW(one, LOAD, gate_item + out_at[h] + c, out + c)
-        STORE_LANES(z, out, n - out_at[h], FINISH_LANE)
+      }
+      if (V > 4 && until < k) {
+        EACH_SUM KEPT(i, h) = sum[i][h];
+        continue;
+      }
+
+      UNROLL
+      for (int i = 0; i < MR; i++) {
+        if (top + i >= m) continue;
+        UNROLL
+        for (int h = 0; h < SIDE; h++)
+          STORE_PRODUCT(sum[i][h], bias_from + at[h], sum[i][VECS - SIDE + h], bias_from + at[VECS - SIDE + h],
+                        gate_item + out_at[h], y_item + (top + i) * n + out_at[h], n - out_at[h])
       }
     }
   }

@@ -37,6 +37,16 @@
 #ifndef ACTIVATE_EACH  // of n vectors
 #define ACTIVATE_EACH(z, n) for (int od_i = 0; od_i < (n); od_i++) z[od_i] = ACTIVATE(z[od_i]);
 #endif
+// A vector of a product; with GEGLU, times its gates `beside`.
+#if ACT_Geglu
+#define OD_ACTIVATED(z, beside, beside_at)     \
+  vec od_beside = beside;                      \
+  SCALE(od_beside, beside_at)                  \
+  ADD_BIAS(od_beside, LOADV, beside_at)        \
+  z = z * ACTIVATE(od_beside);
+#else
+#define OD_ACTIVATED(z, beside, beside_at) z = ACTIVATE(z);
+#endif
 #if HAS_GATE
 #define TIMES_GATE(z, load, i)    z *= load(gate, i);
 #else
@@ -79,3 +89,19 @@
     }                                                 \
   }
 #define AS_IS(value, lane)
+
+// The end of a product: a vector of a row, of which y has `columns` more from it on. `at` is where its columns are in
+// scales and bias, and with GEGLU `beside` its gates, whose columns are at `beside_at`.
+#define OD_REST_OF_ROW(one, c) FINISH_ROW(one, LOAD, od_times + c, od_out + c)
+#define STORE_PRODUCT(given, at, beside, beside_at, gate_at, out, columns)      \
+  {                                                                             \
+    const int od_times = gate_at, od_out = out;                                 \
+    vec od_z = given;                                                           \
+    SCALE(od_z, at)                                                             \
+    ADD_BIAS(od_z, LOADV, at)                                                   \
+    OD_ACTIVATED(od_z, beside, beside_at)                                       \
+    if (V <= (columns)) {                                                       \
+      FINISH_ROW(od_z, LOADV, od_times, od_out)                                 \
+      STOREV(y, od_out, od_z);                                                  \
+    } else STORE_LANES(od_z, od_out, columns, OD_REST_OF_ROW)                   \
+  }

@@ -112,7 +112,6 @@
 
 // Results of rows `top`, `top + step` and so on into [item, rows, columns], after all that is left to do: of a product,
 // or of a convolution.
-#define OD_REST_OF_ROW(one, c) FINISH_ROW(one, LOAD, od_times + c, od_out + c)
 #define STORE_ROWS(sum, top, step, first)                                                            \
   UNROLL                                                                                             \
   for (int od_i = 0; od_i < MR; od_i++) {                                                            \

@@ -83,6 +83,13 @@ def test_weights_in_few_bits(bench: Bench, stored, bits, activation, size):
     check(bench, size, stored, activation, add=True, panels=True, bits=bits)
 
 
+@pytest.mark.parametrize("k1", [1290, 1270])
+@pytest.mark.parametrize("stored, bits", [("f32", ""), ("f16", ""), *[("f16", bits) for bits in FEW_BITS]])
+def test_sums_of_long_columns_are_kept_between_parts_of_1280(bench: Bench, stored, bits, k1):
+    """Tiles of both rows that a work-item has many of, and of the last, which are few; the left side in two parts."""
+    check(bench, (13, 37, 2570), stored, "Geglu", add=True, k1=k1, panels=True, bits=bits)
+
+
 @pytest.mark.parametrize(
     "tuning", [{"V": 4}, {"V": 8, "NV": 2}, {"NV": 1, "MB": 1}, {"MR": 4, "KC": 16, "X": 8, "Y": 4}], ids=str
 )
