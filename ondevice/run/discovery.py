@@ -241,7 +241,7 @@ def find_device(spec: str | None = None) -> Found:
             raise NoDeviceError(f"no usable OpenCL device ({_there(found, remarks)}).", fix=_remedy(found) or INSTALL)
         return usable
     wanted = spec.lower().strip()
-    if wanted.isdecimal():
+    if wanted.isdecimal() and len(wanted) < 10:
         fits = list(found[int(wanted) : int(wanted) + 1])
     else:
         fits = [d for d in found if wanted in (d.index, d.kind)]
@@ -251,7 +251,7 @@ def find_device(spec: str | None = None) -> Found:
     if not fits:
         fix = _remedy(found) or (LIST if found else INSTALL)
         fix = f"unset {where}, or {LIST}" if where != "--device" and found else fix
-        raise NoDeviceError(f"no device fits {spec!r} (found: {_there(found, remarks)}).", where=where, fix=fix)
+        raise NoDeviceError(f"no device fits {spec[:100]!r} (found: {_there(found, remarks)}).", where=where, fix=fix)
     if (best := next((device for device in fits if device.refused is None), None)) is None:
         raise NoDeviceError(
             f"{fits[0].name} [{fits[0].platform}] cannot be used: {fits[0].refused}.",

@@ -79,6 +79,13 @@ def test_a_name_takes_the_best_usable_device_that_fits(machine: dict[str, str]) 
     assert find_device("cpu") == POCL
 
 
+@pytest.mark.parametrize("letter", "9x")
+def test_a_long_name_is_that_of_no_device(machine: dict[str, str], letter: str) -> None:
+    with pytest.raises(NoDeviceError, match=rf"no device fits '{letter * 100}' \(found: 0 ") as said:
+        find_device(letter * 5000)
+    assert len(str(said.value)) < 500
+
+
 def test_the_environment_names_a_device_and_the_flag_wins(
     machine: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
