@@ -113,6 +113,18 @@ def test_functions_take_few_parameters():
     assert not many
 
 
+def test_texts_have_one_encoding():
+    """And not the locale's: what is written on one machine is read on another."""
+    least, silent = {"read_text": 1, "write_text": 2}, set()
+    for path in SOURCES:
+        text = path.read_text()
+        for node in ast.walk(ast.parse(text)) if any(f".{name}(" in text for name in least) else ():
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in least:
+                given = len(node.args) + sum(word.arg == "encoding" for word in node.keywords)
+                silent |= {f"{path}:{node.lineno}"} if given < least[node.func.attr] else set()
+    assert not silent
+
+
 def test_nothing_a_user_runs_imports_torch():
     heavy = "print([m for m in ('torch', 'transformers', 'diffusers', 'pyopencl', 'onnxruntime') if m in sys.modules])"
     code = f"import sys, ondevice.cli as c; [__import__('ondevice.' + v) for v in c.VERBS]; {heavy}"

@@ -40,6 +40,12 @@ def test_links_lead_somewhere(name):
         assert not anchor or anchor in anchors(there), link
 
 
+def test_every_kernel_is_on_its_page():
+    page = (ROOT / "shaders" / "README.md").read_text()
+    kernels = {path.stem for path in (ROOT / "shaders").glob("*/*.cl")}
+    assert len(kernels) > 60 and not {name for name in kernels if f"`{name}`" not in page}
+
+
 def test_a_link_that_leads_nowhere_is_seen(tmp_path):
     page = tmp_path / "a.md"
     code = "```\n# no\n[x](y)\n```\n`[x](y)`"
