@@ -168,7 +168,7 @@ public final class Studio: @unchecked Sendable {
             guard let pipeline = lock.withLock({ self.pipeline }) else { throw Studio.nothingIsOpen }
             try checkMemory(pipeline, request)
             let drawn = try pipeline.draw(request) { [self] in say($0) }
-            let file = folder.appendingPathComponent("picture-\(Int(Date().timeIntervalSince1970)).png")
+            let file = folder.appendingPathComponent("picture-\(Int(1000 * Date().timeIntervalSince1970)).png")
             try write(Data(drawn.png), file)
             change { ($0.picture, $0.pictureFile, $0.fraction) = (drawn.pixels, file, 1) }
         }

@@ -126,12 +126,10 @@ public final class Session {
     private func replay(_ launches: [Launch], _ component: String) throws {
         let mostLaunches = profile == nil ? Session.mostLaunches : 1
         var running: [MTLCommandBuffer] = []
+        defer { running.forEach { $0.waitUntilCompleted() } }  // of a run that ends early: its arena is in use until then
         var next = 0
         while next < launches.count {
-            if isCancelled() {
-                running.forEach { $0.waitUntilCompleted() }
-                throw PlayerError(.cancelled, "cancelled.")
-            }
+            if isCancelled() { throw PlayerError(.cancelled, "cancelled.") }
             guard let commands = queue.makeCommandBuffer(), let encoder = commands.makeComputeCommandEncoder() else {
                 throw PlayerError(
                     .device, "it gives no command buffer.", at: facts.name,
@@ -155,7 +153,7 @@ public final class Session {
             // One runs while the next is encoded.
             if running.count > 1 { try finish(running.removeFirst(), component) }
         }
-        for commands in running { try finish(commands, component) }
+        while !running.isEmpty { try finish(running.removeFirst(), component) }
     }
 
     private func finish(_ commands: MTLCommandBuffer, _ component: String) throws {
