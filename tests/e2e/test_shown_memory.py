@@ -33,8 +33,9 @@ print(status("VmHWM") - before)
 
 
 @pytest.mark.skipif(not PEAK.exists(), reason="Linux alone begins the count of the peak anew")
-def test_a_picture_takes_what_show_says(tmp_path, capsys):
-    bundle = compile_bundle(open_checkpoint(None, family="demo"), tmp_path / "d", Recipe(), sizes=[(256, 256)])
+@pytest.mark.parametrize("family", ["demo", pytest.param("demo-sd3", marks=pytest.mark.sweep)])
+def test_a_picture_takes_what_show_says(family, tmp_path, capsys):
+    bundle = compile_bundle(open_checkpoint(None, family=family), tmp_path / "d", Recipe(), sizes=[(256, 256)])
     assert cli.main(["show", str(bundle), "--json"]) == 0
     memory = json.loads(capsys.readouterr().out)["memory"]
     said = max(row["streamed"]["at_most"] for row in memory)
