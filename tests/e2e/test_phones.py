@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.device, pytest.mark.phones]
 PROMPT = "a green star on a yellow background"
 # scores that are stored, and group norms in two commands, which targets have of larger pictures
 OTHERWISE = replace(load_target("adreno_740"), flash={"max_head": 0}, group_norm={"two_commands": 1})
-WAYS = [("adreno_740", ""), ("adreno_740", "i8"), ("mali_g715", ""), ("apple_a16", ""), ("apple_a16", "i8")]
+WAYS = [("adreno_740", ""), ("mali_g715", ""), ("apple_a16", ""), ("apple_a16", "i8")]  # i4: test_few_bits.py
 WAYS += [(OTHERWISE, "")]
 
 
