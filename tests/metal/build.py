@@ -69,6 +69,7 @@ class Parsed:
     text: str
 
 
+@functools.lru_cache(256)  # several devices build the same text in turn
 def parse(source: str, entry: str) -> Parsed:
     """The C++ of a kernel `entry` in Metal, with `shim_run`, which launches it.
 
