@@ -12,9 +12,9 @@ from ondevice.lower.lowering import Build, Lowering
 from ondevice.lower.places import bytes_of
 from ondevice.lower.select import Way
 
-# Channels of a work-item of two commands, about: as many sums as registers hold. A row of at most WIDE channels is read
-# and written whole by the second. CHUNKS: parts of a picture, about
-SPAN, WIDE, CHUNKS = 128, 512, 64
+# Channels of a work-item of each of two commands, about, at most: as many sums as registers hold, and, of the second,
+# rows that are written as they lie. CHUNKS: parts of a picture, about
+SPANS, CHUNKS = {"cpu": (128, 1024), "mobile": (128, 512)}, 64
 LANES = 4  # of vectors in kernels that have no tunable V
 
 
@@ -66,15 +66,17 @@ def _two_commands(
     and there are enough of them for a large picture."""
     (x, scale, bias), block = operands, defines["SPAN"]
     n, channels, pixels = (int(dims[key]) for key in ("n", "channels", "pixels"))
-    span = max(size for size in range(block, max(block, SPAN) + 1, block) if channels % size == 0)
-    wide, rows = channels if channels <= WIDE else span, int(dims["rows"])
+    summed, rest = (
+        max(size for size in range(block, max(block, most) + 1, block) if channels % size == 0)
+        for most in SPANS[way.first.kernel_class]
+    )
     name, size = str(node.name), n * pixels * channels
-    sums = low.scratch(f"{name}:sums", (n, rows, channels), "f32")
-    sizes = dims | {"blocks": channels // span}
-    low.emit("GroupNormNhwc", name, [x], [sums], sizes, 4 * size, Build({"SPAN": span}, kernel=way.kernels[0]))
-    operands, sizes = [x, sums, scale, bias], dims | {"blocks": channels // wide}
-    after = Build({"SPAN": wide, "ACT_Silu": defines["ACT_Silu"]}, kernel=way.kernels[1])
-    low.emit("GroupNormNhwc", name, operands, [low.result(node.outputs[0])], sizes, 7 * size, after)
+    sums = low.scratch(f"{name}:sums", (n, int(dims["rows"]), channels), "f32")
+    sizes, build = dims | {"blocks": channels // summed}, Build({"SPAN": summed}, kernel=way.kernels[0])
+    low.emit("GroupNormNhwc", name, [x], [sums], sizes, 4 * size, build)
+    sizes = dims | {"blocks": channels // rest}
+    build = Build({"SPAN": rest, "ACT_Silu": defines["ACT_Silu"]}, kernel=way.kernels[1])
+    low.emit("GroupNormNhwc", name, [x, sums, scale, bias], [low.result(node.outputs[0])], sizes, 7 * size, build)
 
 
 def normalize_nhwc(low: Lowering, node: ir.Node) -> None:

@@ -58,7 +58,6 @@ KERNEL(group_norm_apply)(IN(stg, x), IN(float, sums), IN(stg, scale), IN(stg, bi
     ONE_CENTRE(centre[v], LOADP(origins, v * V), LOADP(means, v * V), gain[v], shift[v])
   }
   for (int p = part * chunk; p < MIN((part + 1) * chunk, pixels); p++)
-    UNROLL
     for (int some = 0; some < VECS; some += ONCE) {
       const int at = (item * pixels + p) * channels + c0 + some * V;
       vec z[ONCE];

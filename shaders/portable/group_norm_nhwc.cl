@@ -21,7 +21,21 @@
 #endif
 #define VECS (SPAN / V)
 #define ONCE (VECS % 5 == 0 ? 5 : VECS % 4 == 0 ? 4 : 1)  // vectors whose activation is computed together
-#define RUN 64  // pixels summed before they are added to the rest: errors grow with the run, not with the picture
+#define RUN 16  // pixels of which some channels are worked on before others: their sums and factors stay in registers
+
+// What `count` pixels of a work-item's, from p on, add to the sums of all channels.
+#define ADD_PIXELS(count)                                  \
+  for (int v = 0; v < VECS; v++) {                         \
+    vec some = SPLAT(0.0f), some_squares = SPLAT(0.0f);    \
+    UNROLL                                                 \
+    for (int i = 0; i < (count); i++) {                    \
+      const vec d = LOADV(from[v], (p + i * X) * row[v]) - origin[v]; \
+      some += d;                                           \
+      some_squares = FMA(d, d, some_squares);              \
+    }                                                      \
+    sum[v] += some;                                        \
+    square[v] += some_squares;                             \
+  }
 
 // In place x stands where y is written: the work-group that has some channels reads all of them before it stores any.
 
@@ -47,20 +61,9 @@ KERNEL(group_norm_nhwc)(IN(stg, x), IN(stg, x2), IN(stg, scale), IN(stg, bias), 
 
   vec sum[VECS], square[VECS];
   for (int v = 0; v < VECS; v++) sum[v] = square[v] = SPLAT(0.0f);
-  for (int start = 0; start < pixels; start += RUN * X) {
-    vec some[VECS], some_squares[VECS];
-    for (int v = 0; v < VECS; v++) some[v] = some_squares[v] = SPLAT(0.0f);
-    for (int p = start + lane; p < MIN(start + RUN * X, pixels); p += X)
-      for (int v = 0; v < VECS; v++) {
-        const vec d = LOADV(from[v], p * row[v]) - origin[v];
-        some[v] += d;
-        some_squares[v] = FMA(d, d, some_squares[v]);
-      }
-    for (int v = 0; v < VECS; v++) {
-      sum[v] += some[v];
-      square[v] += some_squares[v];
-    }
-  }
+  int p = lane;
+  for (; p + (RUN - 1) * X < pixels; p += RUN * X) ADD_PIXELS(RUN)
+  for (; p < pixels; p += X) ADD_PIXELS(1)
 
   for (int v = 0; v < VECS; v++) {
     STOREP(parts, lane * V, sum[v]);
@@ -89,16 +92,17 @@ KERNEL(group_norm_nhwc)(IN(stg, x), IN(stg, x2), IN(stg, scale), IN(stg, bias), 
     ONE_CENTRE(centre[v], origin[v], LOADP(means, v * V), gain[v], shift[v])
   }
 
-  for (int p = lane; p < pixels; p += X)
-    for (int some = 0; some < VECS; some += ONCE) {
-      vec z[ONCE];
-      UNROLL
-      for (int i = 0; i < ONCE; i++) {
-        const int v = some + i;
-        z[i] = FMA(LOADV(from[v], p * row[v]) - centre[v], gain[v], shift[v]);
+  for (int start = lane; start < pixels; start += RUN * X)
+    for (int some = 0; some < VECS; some += ONCE)
+      for (p = start; p < MIN(start + RUN * X, pixels); p += X) {
+        vec z[ONCE];
+        UNROLL
+        for (int i = 0; i < ONCE; i++) {
+          const int v = some + i;
+          z[i] = FMA(LOADV(from[v], p * row[v]) - centre[v], gain[v], shift[v]);
+        }
+        ACTIVATE_EACH(z, ONCE)
+        UNROLL
+        for (int i = 0; i < ONCE; i++) STOREV(y, (item * pixels + p) * channels + first + (some + i) * V, z[i]);
       }
-      ACTIVATE_EACH(z, ONCE)
-      UNROLL
-      for (int i = 0; i < ONCE; i++) STOREV(y, (item * pixels + p) * channels + first + (some + i) * V, z[i]);
-    }
 }

@@ -52,46 +52,41 @@
       for (int j = 0; j < od_half; j++) od_lanes[j] += od_lanes[j + od_half]; \
     result = od_lanes[0];                                                     \
   }
-#define ROWS_STATISTICS(x, y, start, cols, epsilon, centre, factor, rest)         \
-  {                                                                               \
-    float od_sum[R];                                                              \
-    vec od_sums[R], od_part[R];                                                   \
-    EACH_ROW(r) {                                                                 \
-      centre[r] = LOAD(x, start[r]);                                              \
-      od_sums[r] = SPLAT(0.0f);                                                   \
-    }                                                                             \
-    for (int od_block = 0; od_block < cols; od_block += 64 * V) {                 \
-      EACH_ROW(r) od_part[r] = SPLAT(0.0f);                                       \
-      for (int i = od_block; i < MIN(od_block + 64 * V, cols); i += V)            \
-        EACH_ROW(r) {                                                             \
-          PREFETCH(y + start[r] + i);                                             \
-          od_part[r] += LOADV(x, start[r] + i) - centre[r];                       \
-        }                                                                         \
-      EACH_ROW(r) od_sums[r] += od_part[r];                                       \
-    }                                                                             \
-    EACH_ROW(r) {                                                                 \
-      LANES_SUM(od_sum[r], od_sums[r])                                            \
-      const float od_origin = centre[r], od_mean = od_sum[r] / (float)cols;       \
-      centre[r] = od_origin + od_mean;                                            \
-      const float od_added = centre[r] - od_origin;                               \
-      rest[r] = (od_origin - (centre[r] - od_added)) + (od_mean - od_added);      \
-      od_sums[r] = SPLAT(0.0f);                                                   \
-    }                                                                             \
-    for (int od_block = 0; od_block < cols; od_block += 64 * V) {                 \
-      EACH_ROW(r) od_part[r] = SPLAT(0.0f);                                       \
-      for (int i = od_block; i < MIN(od_block + 64 * V, cols); i += V)            \
-        EACH_ROW(r) {                                                             \
-          PREFETCH(x + start[r] + R * cols + i);                                  \
-          const vec od_d = LOADV(x, start[r] + i) - centre[r];                    \
-          od_part[r] = FMA(od_d, od_d, od_part[r]);                               \
-        }                                                                         \
-      EACH_ROW(r) od_sums[r] += od_part[r];                                       \
-    }                                                                             \
-    EACH_ROW(r) {                                                                 \
-      LANES_SUM(od_sum[r], od_sums[r])                                            \
+// Sums over R rows of `cols` values: `step` adds the values from i on of row r to part[r].
+#define ROWS_SUM(sum, part, cols, step)                                                     \
+  {                                                                                         \
+    vec part[R], od_sums[R];                                                                \
+    EACH_ROW(r) od_sums[r] = SPLAT(0.0f);                                                   \
+    for (int od_block = 0; od_block < cols; od_block += 64 * V) {                           \
+      EACH_ROW(r) part[r] = SPLAT(0.0f);                                                    \
+      for (int i = od_block; i < MIN(od_block + 64 * V, cols); i += V) EACH_ROW(r) { step } \
+      EACH_ROW(r) od_sums[r] += part[r];                                                    \
+    }                                                                                       \
+    EACH_ROW(r) LANES_SUM(sum[r], od_sums[r])                                               \
+  }
+#define ROWS_STATISTICS(x, y, start, cols, epsilon, centre, factor, rest)                   \
+  {                                                                                         \
+    float od_sum[R];                                                                        \
+    EACH_ROW(r) centre[r] = LOAD(x, start[r]);                                              \
+    ROWS_SUM(od_sum, od_part, cols, {                                                       \
+      PREFETCH(y + start[r] + i);                                                           \
+      od_part[r] += LOADV(x, start[r] + i) - centre[r];                                     \
+    })                                                                                      \
+    EACH_ROW(r) {                                                                           \
+      const float od_origin = centre[r], od_mean = od_sum[r] / (float)cols;                 \
+      centre[r] = od_origin + od_mean;                                                      \
+      const float od_added = centre[r] - od_origin;                                         \
+      rest[r] = (od_origin - (centre[r] - od_added)) + (od_mean - od_added);                \
+    }                                                                                       \
+    ROWS_SUM(od_sum, od_part, cols, {                                                       \
+      PREFETCH(x + start[r] + R * cols + i);                                                \
+      const vec od_d = LOADV(x, start[r] + i) - centre[r];                                  \
+      od_part[r] = FMA(od_d, od_d, od_part[r]);                                             \
+    })                                                                                      \
+    EACH_ROW(r) {                                                                           \
       factor[r] = RSQRT(FMAX(od_sum[r] / (float)cols - rest[r] * rest[r], 0.0f) + epsilon); \
-      rest[r] *= -factor[r];                                                      \
-    }                                                                             \
+      rest[r] *= -factor[r];                                                                \
+    }                                                                                       \
   }
 
 // Of channels `first` to `last`, the statistics of their groups from sums and squares of `count` pixels each, less an

@@ -105,6 +105,18 @@ def test_rms_norm(bench: Bench, size, stored):
     check_rms_norm(bench, size, stored)
 
 
+@pytest.mark.parametrize("size", [(1, 16), (3, 64), (5, 1040)], ids=str)
+@pytest.mark.parametrize("stored", STORED)
+def test_rms_norm_of_several_rows(bench: Bench, size, stored):
+    """Rows that are worked on together are of several tokens and items."""
+    check_rms_norm(bench, size, stored, name="rms_norm_rows")
+
+
+@pytest.mark.parametrize("stored, tuning", tunings(KERNELS["rms_norm_rows"]))
+def test_rms_norm_of_several_rows_tunings(bench: Bench, stored, tuning):
+    check_rms_norm(bench, (3, 48), stored, tuning, "rms_norm_rows")
+
+
 @pytest.mark.parametrize("size", ROWS, ids=str)
 @pytest.mark.parametrize("stored", STORED)
 def test_row_mean(bench: Bench, size, stored):

@@ -108,6 +108,7 @@ HEADS |= {"y_from": 16, "y_batch": 64}
 BY_HAND |= dict.fromkeys(("rms_norm", "rms_norm_local"), (HEADS, [120, 8, 112], {}))
 BY_HAND |= dict.fromkeys(("ada_layer_norm", "ada_layer_norm_local"), (IN_ITEMS | MODULATED, [48, 36, 44, 48], {}))
 WIDE = IN_ITEMS | MODULATED | {"cols": 16, "shift_row": 40, "scale_row": 40, "scale_from": 20}
+BY_HAND["rms_norm_rows"] = (HEADS | {"cols": 16, "x_row": 40, "x_batch": 120, "y_batch": 128}, [240, 16, 208], {})
 BY_HAND["ada_layer_norm_rows"] = (WIDE, [96, 60, 76, 96], {})
 
 

@@ -281,7 +281,7 @@ MEANINGS: dict[str, Callable[[Given], np.ndarray]] = {
     **dict.fromkeys(("layer_norm", "layer_norm_local", "layer_norm_rows"), layer_norm),
     **dict.fromkeys(("flash_attention", "flash_local", "flash_near", "flash_registers", "flash_rows"), attention),
     **dict.fromkeys(("ada_layer_norm", "ada_layer_norm_local", "ada_layer_norm_rows"), ada_layer_norm),
-    **dict.fromkeys(("rms_norm", "rms_norm_local"), rms_norm),
+    **dict.fromkeys(("rms_norm", "rms_norm_local", "rms_norm_rows"), rms_norm),
     "gated_add": gated_add,
     "row_mean": row_mean,
     "normalize_nhwc": normalize,
