@@ -81,6 +81,9 @@ KERNEL(conv2d_bands)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift),
           for (int step = 0; step < part; step += V) {
             // the last vector ends at the last channel: some are copied twice
             const int j = MIN(step, part - V);
+            // no CPU foresees where the next pixels are, which lie apart here and there
+            PREFETCH_NEAR(x + (from + j + 4 * ic));
+            PREFETCH_NEAR(pixels + (to + j + 4 * row));
             STOREP(pixels, to + j, outside ? SPLAT(0.0f) : LOADV(x, from + j));
           }
         }
@@ -98,6 +101,12 @@ KERNEL(conv2d_bands)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift),
 #else
 #define RIGHT(tap, j) LOADWV(given, (tap) * ic * WIDE + (j))
 #endif
+        // The next panel, or the next channels' first one, comes nearer while tiles are multiplied, some of it for each
+        // row of the weight.
+        IN_PTR(wgt) next = given;
+        if (panel + 1 < to_panel) next = WGT_AT(given, taps * ic * WIDE);
+        else if (start + depth < ic) next = WGT_AT(weight, (from_panel * taps * ic + start + depth) * WIDE);
+        const int tiles = (count + MR - 1) / MR, pace = (WIDE + tiles - 1) / tiles;
         for (int tile = 0; tile < count; tile += MR) {
           OUT_PTR(float) sums = kept + ((panel - from_panel) * room + tile) * WIDE;
           vec sum[MR][NV];
@@ -112,7 +121,9 @@ KERNEL(conv2d_bands)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift),
 
           for (int tap = 0; tap < taps; tap++) {
             const int step = (tap / kw * across_in + tap % kw) * row;
+            IN_PTR(wgt) near = WGT_AT(next, tap * ic * WIDE + tile / MR * pace);
             for (int j = 0; j < part; j++) {
+              PREFETCH(WGT_AT(near, j * WIDE));
               vec values[NV];
               UNROLL
               for (int v = 0; v < NV; v++) values[v] = RIGHT(tap, j * WIDE + v * V);

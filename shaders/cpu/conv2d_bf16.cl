@@ -99,6 +99,9 @@ KERNEL(conv2d_bf16)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), 
             }
         }
 
+        // What becomes pairs next comes nearer meanwhile, some of it for each step of a block.
+        IN_PTR(wgt) next = WGT_AT(given, (start + DEPTH < ic ? start + DEPTH : kh * kw * ic) * WIDE);
+        const int blocks = (count + BLOCK_M - 1) / BLOCK_M, pace = (2 * WIDE + blocks - 1) / blocks;
         for (int block = 0; block < count; block += BLOCK_M) {
           OUT_PTR(float) sum = sums + block * WIDE;
           if (start > 0) { BLOCK_LOAD(sum, WIDE) }
@@ -107,7 +110,9 @@ KERNEL(conv2d_bf16)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), 
             const int dy = tap / kw, phase = tap % kw * phases + dy % stride;
             OUT_PTR(uint) pixels = left + (start / DEPTH * part + (phase * plane + dy / stride * cols + block) * PIXEL);
             OUT_PTR(uint) taps = right + tap * PIXEL * WIDE;
+            IN_PTR(wgt) near = WGT_AT(next, tap * ic * WIDE + block / BLOCK_M * pace);
             for (int j = 0; j < pairs; j += MAT_K / 2) {
+              PREFETCH(WGT_AT(near, j * 2 * WIDE));
               BLOCK_MULTIPLY(pixels + j, PIXEL, left_low, taps + j * WIDE, WIDE, right_low)
             }
           }
