@@ -6,6 +6,9 @@ import numpy as np
 from PIL import Image
 
 from ondevice.diffusion.noise import Noise
+from ondevice.errors import UsageError
+
+MOST = 1 << 26  # pixels of a picture on its way to another size: 192 MiB
 
 
 def to_pixels(sample: np.ndarray) -> np.ndarray:
@@ -56,6 +59,9 @@ def fitted(
             is cut off equally on both sides. `pad`: until it is within the size, in its middle.
         ground: the colour of what `pad` adds; None: the picture's edges go on.
 
+    Raises:
+        UsageError: as `resize`, of what it scales to.
+
     Reference: `VaeImageProcessor.resize` of diffusers, with the modes `default`, `crop` and `fill`; what the last adds
     is what its resampling makes of no rows.
     """
@@ -81,9 +87,14 @@ def fitted(
 
 
 def resize(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """uint8[h, w, 3] at another size by Lanczos, as diffusers' VaeImageProcessor does (docs/pipeline.md)."""
-    if pixels.shape[:2] == (height, width):
+    """uint8[h, w, 3] at another size by Lanczos, as diffusers' VaeImageProcessor does (docs/pipeline.md).
+    Raises UsageError where more than MOST pixels are on the way: of a picture that is far too narrow or low."""
+    own_height, own_width = pixels.shape[:2]
+    if (own_height, own_width) == (height, width):
         return pixels
+    if width * max(own_height, height) > MOST:
+        what = f"cannot be resized (got {own_width} x {own_height}, to be {width} x {height})."
+        raise UsageError(what, where="image", fix="give a smaller picture, or cut it to another shape")
     # Columns before rows, as all players: left alone, Pillow 13 chooses by the sizes, and its roundings with it.
-    columns = Image.fromarray(pixels).resize((width, pixels.shape[0]), Image.Resampling.LANCZOS)
+    columns = Image.fromarray(pixels).resize((width, own_height), Image.Resampling.LANCZOS)
     return np.array(columns.resize((width, height), Image.Resampling.LANCZOS))

@@ -56,6 +56,8 @@ class Stretch:
     def _cut(self, frame: Image.Image) -> np.ndarray:
         part = max(self.width / frame.width, self.height / frame.height)
         wide, high = max(self.width, round(frame.width * part)), max(self.height, round(frame.height * part))
+        if wide * high > _MOST_PIXELS:
+            raise ValueError(f"its frames are too narrow or too low, {frame.width}x{frame.height}")
         if frame.size != (wide, high):
             frame = frame.resize((wide, high), Image.Resampling.BILINEAR)
         x, y = (wide - self.width) // 2, (high - self.height) // 2

@@ -91,6 +91,9 @@ class Cut:
         whole = whole or (picture.height, picture.width)
         part = self.size / min(picture.size)
         wide, high = (max(self.size, round(side * part)) for side in picture.size)
+        if wide * high > _MOST_PIXELS:
+            what = f"the picture is too narrow or too low (got {picture.width}x{picture.height})."
+            raise UsageError(what, where=where, fix="cut it to another shape, or remove it")
         picture = picture.resize((wide, high), Image.Resampling[self.resampling.upper()])
         x, y = (round((side - self.size) / 2) for side in (wide, high))
         if not self.center:

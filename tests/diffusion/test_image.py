@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ondevice.diffusion.image import FITS, fitted, from_pixels, resize, rounded_down, to_pixels
+from ondevice.errors import UsageError
 
 
 def checkered(height: int = 4, width: int = 6) -> np.ndarray:
@@ -30,6 +31,21 @@ def test_pixels_and_back() -> None:
 def test_resizing() -> None:
     assert resize(checkered(), 6, 4) is not None and np.array_equal(resize(checkered(), 6, 4), checkered())
     assert resize(checkered(), 8, 16).shape == (16, 8, 3)
+
+
+@pytest.mark.parametrize(
+    "fit, size, said",
+    [
+        ("crop", (512, 512), r"got 1 x 65536, to be 512 x 33554432"),
+        ("resize", (16384, 8), r"got 1 x 65536, to be 16384 x 8"),
+    ],
+)
+def test_a_picture_that_takes_gigabytes_on_its_way_is_refused(fit: str, size: tuple[int, int], said: str) -> None:
+    """Its file has a few kilobytes."""
+    with pytest.raises(
+        UsageError, match=rf"^image: cannot be resized \({said}\)\. Fix: give a smaller picture, or cut"
+    ):
+        fitted(np.zeros((65536, 1, 3), np.uint8), *size, fit)
 
 
 def test_a_picture_is_drawn_at_multiples_that_fit_into_it() -> None:

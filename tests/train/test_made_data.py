@@ -82,6 +82,14 @@ def test_a_film_is_made_to_cover_and_cut_in_the_middle(tmp_path):
     assert Stretch(1, 24, 8).of(tmp_path / "a.png", np.random.default_rng(0)).shape == (1, 8, 24, 3)
 
 
+def test_a_film_that_takes_gigabytes_on_its_way_is_refused(tmp_path):
+    Image.new("L", (60000, 1)).save(tmp_path / "a.png")
+    with pytest.raises(
+        UsageError, match=r"as a film \(its frames are too narrow or too low, 60000x1\)\. Fix: remove it"
+    ):
+        Stretch(1, 512, 512).of(tmp_path / "a.png", np.random.default_rng(0))
+
+
 def test_films_of_a_folder(tmp_path):
     film(tmp_path / "a.png")
     lines(tmp_path / "metadata.jsonl", {"file_name": "a.png", "motion_bucket_id": 3}, "\n",

@@ -126,6 +126,12 @@ def test_what_is_no_picture(data, tmp_path):
         Cut(8).of(tmp_path / "a.png", np.random.default_rng(0))
 
 
+def test_a_picture_that_takes_gigabytes_on_its_way_is_refused(tmp_path):
+    Image.new("L", (1, 60000)).save(tmp_path / "a.png")  # a file of a few bytes
+    with pytest.raises(UsageError, match=r"a\.png: the picture is too narrow or too low \(got 1x60000\)\. Fix: cut it"):
+        Cut(512).of(tmp_path / "a.png", np.random.default_rng(0))
+
+
 def test_where_a_piece_is(tmp_path):
     """Also of a picture that is mirrored: where the piece is in the mirrored picture."""
     pixels = np.zeros((16, 24, 3), np.uint8)
