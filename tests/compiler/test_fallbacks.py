@@ -65,7 +65,7 @@ def test_what_the_checkpoint_holds_and_was_not_used(checkpoint, tmp_path):
 def test_a_match_that_a_rule_left_alone(checkpoint, tmp_path, monkeypatch, caplog):
     odd = "the axis is\nnot the last" + "!" * 600
     outcome = Outcome("SomeRule", "some", 1, Counter({odd: 3}))
-    monkeypatch.setattr(fallbacks, "rewrite", lambda model, target, without: [outcome])
+    monkeypatch.setattr(fallbacks, "rewrite", lambda model, without: [outcome])
     with caplog.at_level(logging.INFO, "ondevice"):
         manifest = written(checkpoint, tmp_path / "b")
     row, *_ = manifest["components"]["vae_decoder"]["rewrite"]["rules"]
