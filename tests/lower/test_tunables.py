@@ -158,7 +158,7 @@ def tiny():
 def programs(tiny, target, storage="f16"):
     for batch, height, width in ((1, 5, 3), (2, 8, 8)):
         model = tiny.graph("unet", batch=batch, height=height, width=width)
-        rewritten(model, target)
+        rewritten(model)
         yield model, lower(model, "unet", storage=storage, target=target)
 
 
@@ -261,7 +261,7 @@ def test_any_file_gives_the_same_results(tiny, fixed, turn):
         tiny, base, lambda name, listed: fixed[name] if fixed.get(name) in listed else listed[turn % len(listed)]
     )
     model = tiny.graph("unet", batch=1, height=5, width=3)
-    rewritten(model, base)
+    rewritten(model)
     rng, device = np.random.default_rng(0), choose_device()
     results = []
     for target in (base, tuned_by(base, [found])):
