@@ -49,6 +49,7 @@
 #define WIDE (V * NV)  // columns of a panel, as many as a block has; with GEGLU half of them are values, half gates
 #define SIDE (ACT_Geglu ? NV / 2 : NV)
 #define SLACK 32  // rows of scratch past the last one: no block has more
+#define PACE 16  // pairs that are whole steps of every unit
 
 KERNEL(matmul_bf16)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, gate), IN(stg, residual),
                     IN(scl, scales), OUT(stg, y), OUT(float, scratch), ARG(int, batch), ARG(int, m), ARG(int, n),
@@ -99,13 +100,21 @@ KERNEL(matmul_bf16)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, 
             STORE_PAIRED(right, right_low, j * WIDE + v * V, last, SPLAT(0.0f))
           }
 
+        // What becomes pairs next comes nearer meanwhile, a part of its lines in each block, between PACE pairs and the
+        // next ones: addresses of 12 rows leave no register for one more in the innermost loop.
+        IN_PTR(wgt) next = WGT_AT(given, (start + DEPTH) * WIDE);
+        const int ahead = (count + BLOCK_M - 1) / BLOCK_M * V;
         for (int block = 0; block < count; block += BLOCK_M) {
           OUT_PTR(float) sum = sums + block * WIDE;
           OUT_PTR(uint) lines = left + (block * row + start / 2);
           if (start > 0) { BLOCK_LOAD(sum, WIDE) }
           else { BLOCK_ZERO }
-          for (int j = 0; j < pairs; j += MAT_K / 2) {
-            BLOCK_MULTIPLY(lines + j, row, left_low, right + j * WIDE, WIDE, right_low)
+          for (int some = 0; some < pairs; some += PACE) {
+            for (int at = block / BLOCK_M * V; at < 2 * PACE * WIDE; at += ahead)
+              PREFETCH(WGT_AT(next, some * 2 * WIDE + at));
+            for (int j = some; j < MIN(some + PACE, pairs); j += MAT_K / 2) {
+              BLOCK_MULTIPLY(lines + j, row, left_low, right + j * WIDE, WIDE, right_low)
+            }
           }
           BLOCK_STORE(sum, WIDE)
         }
