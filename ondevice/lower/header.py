@@ -57,7 +57,7 @@ IMAGES = ("tex", "wtex")  # types of inputs that may be read as images
 WORDED = (*IMAGES, "blocks", "stage")  # types of inputs that have a word of the prelude each: IN_TEX(name)
 SCALARS = ("int", "float")
 # Operands that words of the prelude read as OVERWRITTEN -> those words.
-READ_BY = {"residual": "ADD_RESIDUAL|FINISH|FINISH_ROW|WINOGRAD_STORE|STORE_PRODUCT|STORE_ROWS|STORE_PIXELS"}
+READ_BY = {"residual": "ADD_RESIDUAL|FINISH|FINISH_ROW|WINOGRAD_STORE_STRIP|STORE_PRODUCT|STORE_ROWS|STORE_PIXELS"}
 RULES = {"multiple": (int, str), "min": (int, str), "max": (int, str), "equal": (str,)}  # a word: a dim, or a tunable
 OPERAND = re.compile(r"(\w+): (\w+)\[([^\]]+)\]")
 

@@ -1,12 +1,13 @@
 """Winograd's F(4x4, 3x3) for convolutions with the channels last: 36 products per tile of 4x4 pixels in place of 144.
 
-In one command (`strips`, and `paired` in bf16) on targets whose work-items have a cache of their own; in three
+In one command or two (`strips`, and `paired` in bf16) on targets whose work-items have a cache of their own; in three
 (`bands`) where groups of work-items share the work of each: patches, products, pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -19,13 +20,14 @@ from ondevice.lower.lowering import Build, Lowering
 from ondevice.lower.program import DTYPES
 from ondevice.lower.select import Way
 
-FEW = 4  # work-items that a convolution has tasks for, and in bf16 room, at least: each makes its patches once
+NARROW = 32  # channels out that one work-item makes all of
+FEW = 4  # work-items that a convolution in bf16 has room and tasks for, at least: each makes its patches once
 LINE = 16  # elements between planes and rows, which would share few sets of a cache
 
 
 def strips(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
-    """One command. Work-item g takes every `groups`-th strip of tiles, by some of the channels out where strips are
-    few, and has a slot of scratch for it."""
+    """One command, or two for each band of tiles. Work-item g takes every `groups`-th strip of tiles, by some of the
+    channels out where strips are few, and has a slot of scratch for it."""
     taps, dtype = conv.taps, low.dtype_of(node.outputs[0])
     (n, oh, ow, oc), ic = static_shape(node.outputs[0]), conv.dims["ic"]
     tiles_h, tiles_w = -(-oh // TILE), -(-ow // TILE)
@@ -49,57 +51,75 @@ def strips(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
 
     v, wide = tuning["V"], tuning["V"] * tuning["NV"]
     panels, most = columns // wide, low.target.scratch // DTYPES["f32"] * 4 // 5  # pixels are in that cache, too
-    split = _split(tiles, ic, panels, groups, most, tuning, stored)
-    result = low.result(node.outputs[0])
-    scratch = low.scratch(f"{node.name}:scratch", (split["groups"], split["slot"]), "f32")
-    sizes |= {"tiles_h": tiles_h, "tiles_w": tiles_w, "tiles": tiles, "panels": panels} | split
-    defines = of(node.op_type).defines | {"FLY": int(not stored), "RAGGED": int(oc % v > 0)}
+    split = _split(tiles, ic, oc, groups, most, tuning, stored)
+    defines = of(node.op_type).defines | {"FLY": int(not stored), "RAGGED": int(oc % v > 0), "GIVEN": int(split.given)}
     defines |= {name: on for name, on in more.items() if name != "PANELS"}
-    operands = [conv.x, right_name, bias, conv.shift, conv.residual, scales]
-    flops = tiles * (ic * 144 + 72 * ic * oc + oc * 120) + (0 if stored else -(-tiles // split["strip"]) * ic * oc * 84)
-    cached = {scratch: 0}  # written and read by one work-item: it is not traffic
-    low.emit(
-        "ConvNhwc", str(node.name), operands, [result, scratch], sizes, flops, Build(defines, tuning, cached, way.first)
-    )
+    result, name = low.result(node.outputs[0]), str(node.name)
+    sizes |= {"tiles_h": tiles_h, "tiles_w": tiles_w, "strip": split.strip, "block": split.block}
+    sizes |= {"panels": panels, "slot": split.slot}
+    for begun in range(0, tiles, split.band):
+        count = min(split.band, tiles - begun)
+        strips_of = -(-count // split.strip)
+        chunk = panels if strips_of >= groups or not split.given else -(-panels * strips_of // groups)
+        at_once = min(groups, strips_of * -(-panels // chunk))
+        dims = sizes | {"begun": begun, "tiles": count, "chunk": chunk, "groups": at_once}
+        part = {t: low.program.tensors[t].nbytes * count // tiles for t in (conv.x, conv.residual, result)}
+        patches = conv.x
+        if split.given:
+            patches = low.scratch(f"{name}:patches.{begun}", (strips_of, split.patches), "f32")
+            before = low.choose("WinogradBlocks", name, dims, int(dtype == "f16")).first
+            made = low.tuning(before.name, dims, dtype) | {"V": v}  # planes are as far apart as the other reads them
+            build = Build(tuning=made, touched=part, kernel=before)
+            low.emit("ConvNhwc", name, [conv.x], [patches], dims, count * ic * 144, build)
+            part[conv.x] = 0
+        scratch = low.scratch(f"{name}:scratch.{begun}", (at_once, split.slot), "f32")
+        operands = [conv.x, right_name, bias, conv.shift, conv.residual, scales, patches]
+        flops = count * (72 * ic * oc + oc * 120) + (0 if split.given else count * ic * 144)
+        flops += 0 if stored else strips_of * ic * oc * 84
+        touched = part | {scratch: 0}  # written and read by one work-item: it is not traffic
+        low.emit("ConvNhwc", name, operands, [result, scratch], dims, flops, Build(defines, tuning, touched, way.first))
 
 
-def _split(
-    tiles: int, ic: int, panels: int, groups: int, most: int, tuning: Mapping[str, int], stored: bool
-) -> dict[str, int]:
-    """How the work is shared out among `groups` work-items at most, with about `most` floats of scratch: the sizes that
-    winograd_strips has for it."""
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How the tiles of a convolution are shared out: sizes as winograd_strips has them, in tiles, channels and floats.
+
+    `given`: patches, `patches` floats a strip, are made by a command of their own, and `band` tiles go through both
+    commands at a time.
+    """
+
+    given: bool
+    band: int
+    strip: int
+    block: int
+    patches: int
+    slot: int
+
+
+def _split(tiles: int, ic: int, oc: int, groups: int, most: int, tuning: Mapping[str, int], stored: bool) -> Split:
+    """`most`: floats of scratch."""
     v, mr, wide = tuning["V"], tuning["MR"], tuning["V"] * tuning["NV"]
     block = ic if stored else depth_of(ic, tuning["DEPTH"], v)
     tapped = 0 if stored else 36 * (block * wide + v)
 
-    def slot(strip: int, depth: int, share: int) -> int:
-        patches = -(-depth // block) * (strip * (block + v * stored) + v)
-        return 36 * (patches + share * (strip * wide + v)) + tapped
+    def patches(strip: int) -> int:
+        return -(-ic // block) * 36 * (strip * (block + v * stored) + v)
+
+    def slot(strip: int) -> int:
+        return 36 * (strip * wide + v) + tapped
 
     strip = _whole(min(tuning["STRIP"], tiles), mr)
-    if stored or -(-tiles // strip) < FEW:
-        # Where strips are few, their channels out are shared out: each share makes its patches.
-        chunk = panels if stored else -(-panels // -(-FEW // -(-tiles // strip)))
-        least = strip
-    else:
-        chunk, strip = panels, min(strip, _whole(-(-tiles // groups), mr))
-        least = _whole(-(-strip // 2), mr)
-    groups = min(groups, -(-tiles // strip) * -(-panels // chunk))
-    for fewer in range(strip, least - 1, -mr):
-        if stored or slot(fewer, ic, 1) <= most // groups:
-            split = {"strip": fewer, "depth": ic, "share": 1}
-            break
-    else:
-        # Not all channels at once: patches are made for each share of the panels, and products added to for each part.
-        share = min(chunk, max(1, tuning["SHARE"] // wide))
-        while share > 1 and slot(strip, block, share) > most // groups:
-            share -= 1
-        depth = block
-        while depth < ic and slot(strip, depth + block, share) <= most // groups:
-            depth += block
-        split = {"strip": strip, "depth": min(depth, ic), "share": share}
-    room = slot(split["strip"], split["depth"], split["share"])
-    return split | {"block": block, "chunk": chunk, "groups": groups, "slot": room}
+    alone = stored or oc <= NARROW or (tiles >= groups * strip and groups * (patches(strip) + slot(strip)) <= most)
+    if alone:
+        return Split(False, tiles, strip, block, 0, patches(strip) + slot(strip))
+    # The more tiles a strip has, the fewer times taps are transformed: all work-items read the same patches.
+    while strip > mr and patches(strip) + groups * slot(strip) > most:
+        strip -= mr
+    at_once = max(1, (most - groups * slot(strip)) // patches(strip))
+    share = -(-tiles // -(-tiles // (strip * at_once)))  # bands are of about one size, and so are their strips
+    strips_of = -(-share // strip)
+    strip = _whole(-(-share // strips_of), mr)
+    return Split(True, strip * strips_of, strip, block, patches(strip), slot(strip))
 
 
 def paired(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:

@@ -101,8 +101,7 @@ KERNEL(winograd_bf16)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift)
           OUT_PTR(float) sums = products + (panel - some) * 36 * product_plane;
           for (int turn = 0; turn < 3 * ((part + DEPTH - 1) / DEPTH); turn++) {  // two rows of products at a time
             const int pair = turn % 3, from = turn / 3 * DEPTH / 2, to = MIN(from + DEPTH / 2, part / 2);
-#define TAP(t, j) WEIGHT(given, (t) * ic * WIDE + (j), TAP_SCALE((t) * ic + start + (j) / WIDE, (j) % WIDE))
-#define TAP_SCALE(row, column) LOADSV(scales, (panel * SCALE_BLOCKS(9 * ic) + (row) / SCALE_ROWS) * WIDE + (column))
+#define TAP(t, j) WINOGRAD_TAP(given, start, t, j)
             for (int j = from; j < to; j++)
               for (int v = 0; v < WIDE; v += V) {
                 vec even[12];
@@ -133,12 +132,7 @@ KERNEL(winograd_bf16)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift)
       }
 
       // Pixels: A^T m A, and what follows a convolution.
-      for (int t = 0; t < count; t++)
-        for (int v = 0, c = some * WIDE; v < share * NV && c < MIN(to_panel * WIDE, oc); v++, c += V) {
-          OUT_PTR(float) from = products + v / NV * 36 * product_plane + t * WIDE + v % NV * V;
-#define SUM(i, j) LOADP(from, ((i) * 6 + (j)) * product_plane)
-          WINOGRAD_STORE(first + t, c, SUM)
-        }
+      WINOGRAD_STORE_STRIP(products, product_plane, first, count, some, MIN(some + share, to_panel))
     }
   }
   MAT_END

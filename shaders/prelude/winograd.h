@@ -93,6 +93,42 @@
       at[od_i] = MIN(od_rows[od_i / 6], od_columns[od_i % 6]) < 0 ? -1 :                                              \
           (od_rows[od_i / 6] + od_columns[od_i % 6]) * ic + (channel);                                                \
   }
+// Of the same: B^T d B of all channels of a tile, to 36 planes of each block of channels, `row` further on for the next
+// tile, whose pixels, and lines that are written, come nearer meanwhile. The last vector ends at the last channel.
+#define OD_WINOGRAD_PIXEL(i, j)  LOADV(x, od_at[(i) * 6 + (j)] + od_c)
+#define OD_WINOGRAD_PADDED(i, j) (od_at[(i) * 6 + (j)] < 0 ? SPLAT(0.0f) : OD_WINOGRAD_PIXEL(i, j))
+#define WINOGRAD_PATCHES(to, row, plane, tile)                                                                        \
+  {                                                                                                                   \
+    int od_at[36], od_least = 0;                                                                                      \
+    WINOGRAD_PLACES(od_at, tile, 0)                                                                                   \
+    for (int i = 0; i < 36; i++) od_least = MIN(od_least, od_at[i]);                                                  \
+    for (int od_step = 0; od_step < ic; od_step += V) {                                                               \
+      const int od_c = MIN(od_step, ic - V);                                                                          \
+      OUT_PTR(float) od_to = (to) + od_c / block * 36 * (plane) + od_c % block;                                       \
+      vec od_half[36];                                                                                                \
+      if (od_least < 0) {                                                                                             \
+        WINOGRAD_PATCH_COLUMNS(od_half, OD_WINOGRAD_PADDED)                                                           \
+      } else {                                                                                                        \
+        for (int i = 0; i < 6; i++)                                                                                   \
+          for (int j = 2; j < 6; j++) PREFETCH(x + od_at[i * 6 + j] + 4 * ic + od_c);                                 \
+        WINOGRAD_PATCH_COLUMNS(od_half, OD_WINOGRAD_PIXEL)                                                            \
+      }                                                                                                               \
+      for (int i = 0; i < 6; i++) {                                                                                   \
+        vec od_z[6];                                                                                                  \
+        WINOGRAD_PATCH(od_z, (od_half + i * 6), 1)                                                                    \
+        UNROLL                                                                                                        \
+        for (int j = 0; j < 6; j++) {                                                                                 \
+          STOREP(od_to, (i * 6 + j) * (plane), od_z[j]);                                                              \
+          PREFETCH_NEAR(od_to + (i * 6 + j) * (plane) + (row));                                                       \
+        }                                                                                                             \
+      }                                                                                                               \
+    }                                                                                                                 \
+  }
+// Of plain taps in panels, channels from `channel` on: V values of tap t, j on.
+#define OD_WINOGRAD_TAP_SCALE(row, column) \
+  LOADSV(scales, (panel * SCALE_BLOCKS(9 * ic) + (row) / SCALE_ROWS) * V * NV + (column))
+#define WINOGRAD_TAP(taps, channel, t, j) \
+  WEIGHT(taps, (t) * ic * V * NV + (j), OD_WINOGRAD_TAP_SCALE((t) * ic + (channel) + (j) / (V * NV), (j) % (V * NV)))
 // The pixels of a tile, V channels from `c` on: A^T m A of `sum(i, j)`, and what follows a convolution.
 #define OD_WINOGRAD_LANE(one, k) FINISH(one, LOAD, od_shift_at + k, od_out + k)
 #if W8
@@ -125,4 +161,15 @@
         }                                                                                                             \
       }                                                                                                               \
     }                                                                                                                 \
+  }
+// The pixels of `count` tiles from `first` on, panels `some` to `end`, of each of which there are 36 planes of sums.
+#define OD_WINOGRAD_SUM(i, j) LOADP(od_sums, ((i) * 6 + (j)) * od_plane)
+#define WINOGRAD_STORE_STRIP(sums, plane, first, count, some, end)                                                    \
+  {                                                                                                                   \
+    const int od_plane = plane;                                                                                       \
+    for (int od_tile = 0; od_tile < (count); od_tile++)                                                               \
+      for (int od_of = 0, od_column = (some) * V * NV; od_column < MIN((end) * V * NV, oc); od_of++, od_column += V) { \
+        OUT_PTR(float) od_sums = (sums) + od_of / NV * 36 * od_plane + od_tile * V * NV + od_of % NV * V;             \
+        WINOGRAD_STORE((first) + od_tile, od_column, OD_WINOGRAD_SUM)                                                 \
+      }                                                                                                               \
   }

@@ -192,16 +192,16 @@ def check_taps(bench: Bench, stored, bits, tuning):
 def strips(
     bench: Bench, x, taps, oh, ow, stored, fly, activation="", parts=(), split=None, bits="", given=False, **tuning
 ):
-    """winograd_strips as lowering calls it, with the plain taps (`fly`) or the transformed ones;
-    `split` replaces sizes of the work."""
+    """winograd_strips as lowering calls it, with the plain taps (`fly`) or the transformed ones, and patches that it
+    makes or that are `given`; `split` replaces sizes of the work."""
     kernel, (n, h, w, ic), oc = KERNELS["winograd_strips"], x.shape, taps.shape[-1]
     tuning = kernel.tuning(**tuning)
     th, tw, v, mr, wide = -(-oh // 4), -(-ow // 4), tuning["V"], tuning["MR"], tuning["V"] * tuning["NV"]
     tiles, panels = n * th * tw, -(-oc // wide)
-    work = {"strip": mr, "depth": ic, "block": ic, "share": 1, "chunk": panels, "groups": 2} | (split or {})
-    row, blocks = work["block"] + (0 if fly else v), -(-min(work["depth"], ic) // work["block"])
-    patches = blocks * (work["strip"] * row + v)
-    slot = 36 * (patches + work["share"] * (work["strip"] * wide + v) + fly * (work["block"] * wide + v))
+    work = {"strip": mr, "block": ic, "chunk": panels, "groups": 2} | (split or {})
+    row, blocks = work["block"] + (0 if fly else v), -(-ic // work["block"])
+    patches = 0 if given else blocks * (work["strip"] * row + v)
+    slot = 36 * (patches + work["strip"] * wide + v + fly * (work["block"] * wide + v))
     turned = taps if fly else np.einsum("ay,bx,yxio->abio", G, G, taps.astype(np.float64)).astype(taps.dtype)
     weight, scales, _, built = packed(turned.reshape(-1, oc), wide, bits=bits)
     bias, shifts, residual = parts or (np.zeros(oc, x.dtype), x, x)
@@ -209,21 +209,28 @@ def strips(
     dims |= {"begun": 0, "tiles": tiles, "panels": panels, "slot": slot}
     dims |= {"pad_top": 1, "pad_left": 1, "up_h": oh, "up_w": ow, "shift_from": 2, "shift_row": 2 + oc} | work
     built = {name: 1 for name in built if name != "PANELS"} | {"FLY": int(fly), "RAGGED": int(oc % v > 0)}
-    settings = built | {"F16": int(stored == "f16")} | defines(activation, True, bool(parts), bool(parts))
-    given = x if scales is None else scales
-    inputs = [x, weight, in_panels(bias[None], wide), shifts, residual, given]
+    stg = {"F16": int(stored == "f16")}
+    settings = built | stg | {"GIVEN": int(given)} | defines(activation, True, bool(parts), bool(parts))
+    made = blocks_of(bench, x, dims, v, **stg) if given else x
+    inputs = [x, weight, in_panels(bias[None], wide), shifts, residual, x if scales is None else scales, made]
     call = (kernel, inputs, ((n, oh, ow, oc), x.dtype), dims, tuning, slot * work["groups"])
     assert not parts or assert_same_in_place(bench, *call, **settings)
     return bench.run(*call, **settings)
 
 
-def check_strips(bench: Bench, size, stored, fly=True, up=1, activation="", split=None, bits="", **tuning):
+def blocks_of(bench: Bench, x, dims, v, **stg):
+    """What winograd_blocks makes of these tiles [strips, blocks, 36, strip * block + v]."""
+    shape = (-(-dims["tiles"] // dims["strip"]), -(-dims["ic"] // dims["block"]), 36, dims["strip"] * dims["block"] + v)
+    return bench.run(KERNELS["winograd_blocks"], [x], (shape, np.float32), dims, {"V": v}, **stg)
+
+
+def check_strips(bench: Bench, size, stored, fly=True, up=1, activation="", split=None, bits="", given=False, **tuning):
     n, h, w, ic, oc = size
     x, taps = values("normal", (n, h, w, ic), stored), values("normal", (3, 3, ic, oc), stored, 1)
     oh, ow = up * h, up * w
     shapes = ((oc,), (n, 2 + oc), (n, oh, ow, oc))
     parts = tuple(values("normal", s, stored, i) for i, s in enumerate(shapes, 2)) if activation else ()
-    got = strips(bench, x, taps, oh, ow, stored, fly, activation, parts, split, bits, **tuning)
+    got = strips(bench, x, taps, oh, ow, stored, fly, activation, parts, split, bits, given, **tuning)
     meant = packed(taps.reshape(9 * ic, oc), 16, bits=bits)[2].reshape(taps.shape)
     image, exact_taps = exact(x, meant)
     image = image.repeat(up, 1).repeat(up, 2)
@@ -265,15 +272,22 @@ def test_strips_tunings(bench: Bench, stored, tuning):
 @pytest.mark.parametrize(
     "split",
     [
-        {"depth": 32, "block": 32, "share": 2},  # channels in three parts, the last of them short; panels in pairs
-        {"depth": 48, "block": 48, "share": 1, "chunk": 1, "groups": 5},  # a task per panel, more tasks than work-items
+        {"block": 32},  # channels in three parts, the last of them short
+        {"block": 48, "chunk": 1, "groups": 5},  # a task per panel, more tasks than work-items
         {"strip": 24, "chunk": 2, "groups": 9},  # all tiles at once; work-items without a task
-        {"depth": 32, "block": 32, "share": 3, "chunk": 2},
-        {"block": 32},  # all channels, in blocks of which the last is short
-        {"depth": 48, "block": 16, "share": 2, "chunk": 3},  # a part has several blocks
+        {"block": 16, "chunk": 2},
     ],
     ids=str,
 )
 @pytest.mark.parametrize("fly", [True, False])
 def test_strips_however_the_work_is_split(bench: Bench, split, fly):
     check_strips(bench, (2, 9, 10, 80, 70), "f32", fly, split=split)
+
+
+@pytest.mark.parametrize(
+    "size, split", [((2, 9, 10, 80, 70), {"block": 32, "chunk": 1, "groups": 5}), ((1, 5, 4, 17, 33), {})]
+)
+@pytest.mark.parametrize("up, activation", [(1, ""), (2, "Silu")])
+@pytest.mark.parametrize("stored", ["f32", "f16"])
+def test_strips_of_given_patches(bench: Bench, size, split, up, activation, stored):
+    check_strips(bench, size, stored, True, up, activation, split, given=True)

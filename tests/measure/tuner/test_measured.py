@@ -52,7 +52,7 @@ def test_a_default_for_each_of_the_headers_own():
     assert table.default == STRIPS.tuning(STRIP=16) and not table.variants
     unknown = strips(77, 0, 0, half=1)
     assert looked_up(made(plain), unknown) == unknown.choice, "the header's own"
-    fly = [strips(64, 90, 100, fly=1, DEPTH=64), strips(96, 9, 10, fly=1, half=1, SHARE=640)]
+    fly = [strips(64, 90, 100, fly=1, DEPTH=64), strips(96, 9, 10, fly=1, half=1, DEPTH=128)]
     tuning = made([*plain, *fly])
     assert [dict(row.at) for row in tuning.kernels["winograd_strips"].variants] == [{"F16": 1, "FLY": 1}, {"FLY": 1}]
     assert all(looked_up(tuning, row) == row.choice for row in (*plain, *fly, unknown))
