@@ -6,7 +6,7 @@ In one command or two (`strips`, and `paired` in bf16) on targets whose work-ite
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -63,7 +63,7 @@ def strips(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
         chunk = panels if strips_of >= groups or not split.given else -(-panels * strips_of // groups)
         at_once = min(groups, strips_of * -(-panels // chunk))
         dims = sizes | {"begun": begun, "tiles": count, "chunk": chunk, "groups": at_once}
-        part = {t: low.program.tensors[t].nbytes * count // tiles for t in (conv.x, conv.residual, result)}
+        part = _touched(low, (conv.x, conv.residual, result), count, tiles)
         patches = conv.x
         if split.given:
             patches = low.scratch(f"{name}:patches.{begun}", (strips_of, split.patches), "f32")
@@ -165,6 +165,11 @@ def paired(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
     low.emit("ConvNhwc", str(node.name), operands, [result, scratch], sizes, flops, build)
 
 
+def _touched(low: Lowering, pictures: Iterable[str], count: int, tiles: int) -> dict[str, int]:
+    """Bytes that a band of `count` of `tiles` reads or writes of each."""
+    return {t: low.program.tensors[t].nbytes * count // tiles for t in pictures}
+
+
 def _whole(count: int, of: int) -> int:
     return -(-count // of) * of
 
@@ -192,7 +197,7 @@ def bands(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
         count = min(band, tiles - first)
         patches = low.scratch(f"{name}:patches.{first}", (36, count, ic), dtype)
         products = low.scratch(f"{name}:products.{first}", (36, count, oc), dtype)
-        part = {t: low.program.tensors[t].nbytes * count // tiles for t in (conv.x, conv.residual, result)}
+        part = _touched(low, (conv.x, conv.residual, result), count, tiles)
         sizes = conv.dims | {"tiles_h": tiles_h, "tiles_w": tiles_w, "first": first, "count": count}
         low.emit("ConvNhwc", name, [conv.x], [patches], sizes, count * ic * 144, Build(touched=part, kernel=before))
         dims = products_of | {"m": count, "ldb": columns, "a_batch": count * ic, "b_batch": ic * columns}
