@@ -213,6 +213,21 @@ def test_bands_of_winograd_read_and_write_no_more_than_their_part():
 
 
 @pytest.mark.device
+def test_bands_of_tiles_whose_patches_work_items_share():
+    """More patches than a CPU's scratch holds: two commands for each band, of which each writes its own pixels."""
+    taps = np.random.default_rng(0).standard_normal((70, 40, 3, 3), dtype=np.float32)
+    text = "(float[2,40,13,18] x, float[70,40,3,3] w) => (float[2,70,13,18] y) { y = Conv<pads=[1,1,1,1]>(x, w) }"
+    model, host = graph(text, w=taps), load_target("host")
+    rewrite(model)
+    cramped = dataclasses.replace(host, scratch=1_000_000, winograd={"groups": 2})
+    calls = [call for call in lower(model, "net", target=cramped).calls if call.kernel.startswith("winograd")]
+    assert [call.kernel for call in calls] == ["winograd_blocks", "winograd_strips"] * 2, "40 tiles, 24 at a time"
+    got = on_device(model, feed(model), cramped)
+    want = on_device(model, feed(model), host, without=("winograd",))
+    assert np.sqrt(((got - want) ** 2).mean() / (want**2).mean()) < 4e-6, "Winograd's own error in float32"
+
+
+@pytest.mark.device
 def test_a_norm_of_two_parts_of_a_large_picture():
     """The two commands that a large picture takes on a CPU read one part only."""
     text = """(float[1,16,66,66] x, float[1,16,66,66] z, float[2] o, float[2] e, float[32,1,1] w, float[32,1,1] b)
