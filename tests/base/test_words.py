@@ -12,7 +12,7 @@ from ondevice import cli
     [
         ("devices --no-such", "unrecognized arguments: --no-such. Fix: see `ondevice devices --help`."),
         ("devices more --sted 3", "unrecognized arguments: more --sted 3. Fix: see `ondevice devices --help`."),
-        ("devices --jsn=2", "unrecognized arguments: --jsn=2. Fix: write --json."),
+        ("devices --jsn=pretty_please", "unrecognized arguments: --jsn=pretty_please. Fix: write --json."),
         ("train lora --sed 1", "unrecognized arguments: --sed. Fix: write --seed."),
         ("tokens", "the following arguments are required: text. Fix: see `ondevice tokens --help`."),
         ("sampler ddim --steps 2.5", "--steps: invalid int value: '2.5'. Fix: see `ondevice sampler --help`."),
