@@ -41,15 +41,6 @@
   for (int i = 0; i < (rows); i++)     \
     UNROLL                             \
     for (int n = 0; n < (columns); n++)
-// What is a stride apart no CPU foresees, and what is asked for in a row waits: one line of each at a time.
-#define ASK_AHEAD                                \
-  {                                              \
-    const int ends = ++asked % HEAD_LINES == 0;  \
-    ASK_LINE(q_ahead, q_row, ends)               \
-    ASK_LINE(y_ahead, y_row, ends)               \
-    ASK_LINE(k_ahead, k_row, ends)               \
-    ASK_LINE(v_ahead, v_row, ends)               \
-  }
 #define PRODUCT(rows, columns, terms, LEFT, RIGHT)                                                 \
   vec sum[rows][columns];                                                                          \
   EACH(rows, columns, i, n) sum[i][n] = SPLAT(0.0f);                                               \

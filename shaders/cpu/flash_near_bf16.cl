@@ -35,15 +35,6 @@
 // While a block of queries is multiplied.
 #define ASKED ((DEEP + GAP - 1) / GAP * (MANY / 32) + (MANY / 2 + GAP - 1) / GAP * (DEEP / 16))
 
-// What is a stride apart no CPU foresees, and what is asked for in a row waits: one line of each at a time.
-#define ASK_AHEAD                                \
-  {                                              \
-    const int ends = ++asked % HEAD_LINES == 0;  \
-    ASK_LINE(q_ahead, q_row, ends)               \
-    ASK_LINE(y_ahead, y_row, ends)               \
-    ASK_LINE(k_ahead, k_row, ends)               \
-    ASK_LINE(v_ahead, v_row, ends)               \
-  }
 // Products of a block of rows by 32 columns, or by 16 where there are no more (WORD: BLOCK or SLIM).
 #define PRODUCT(WORD, pairs, left, left_row, right, right_row, to, to_row)                     \
   {                                                                                            \

@@ -57,7 +57,6 @@
 #define RAGGED 1
 #endif
 #define WIDE (V * NV)
-#define LINE (F16 ? 32 : 16)  // values of a cache's line
 
 #if HAS_ADD
 #define NEAR(at) { PREFETCH(y + (at)); PREFETCH(OVERWRITTEN(residual, y) + (at)); }
@@ -127,7 +126,7 @@ KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shif
               const int tile = begun + first + MIN(top + q / 4, count - 1), ox = tile % tiles_w * 4;
               const int oy = tile / tiles_w % tiles_h * 4 + q % 4, item = tile / (tiles_h * tiles_w);
               for (int k = ox; k < (oy < oh ? MIN(ox + 4, ow) : 0); k++)
-                for (int v = 0; v < WIDE; v += LINE) NEAR(((item * oh + oy) * ow + k) * oc + panel * WIDE + v)
+                for (int v = 0; v < WIDE; v += CACHE_LINE) NEAR(((item * oh + oy) * ow + k) * oc + panel * WIDE + v)
             }
             OUT_PTR(float) sums = products + q * product_plane + top * WIDE;
             IN_PTR(float) left = patches + (channel / block * 36 + q) * patch_plane + top * row;
@@ -152,7 +151,7 @@ KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shif
 #endif
 #else
               UNROLL
-              for (int v = 0; v < (top == 0 ? WIDE : 0); v += LINE) PREFETCH(right + ((q + 1) * ic + j) * WIDE + v);
+              for (int v = 0; v < (top == 0 ? WIDE : 0); v += CACHE_LINE) PREFETCH(right + ((q + 1) * ic + j) * WIDE + v);
 #endif
               vec values[NV];
               UNROLL

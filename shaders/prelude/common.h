@@ -15,6 +15,8 @@
 #define OVERWRITTEN(input, output) input
 #endif
 
+#define CACHE_LINE      (F16 ? 32 : 16)  // elements of 64 bytes
+
 // Where row or column `i` of a picture that is repeated from `size` to `up` is stored (nearest neighbour). Of one that is
 // not, the product could be beyond 32 bits: a film's pixels in one row.
 #define NEAREST(i, size, up) ((up) == (size) ? (i) : (i) * (size) / (up))

@@ -1,12 +1,21 @@
 // What kernels of attention share: a head's D columns of a row (a define of such kernels), and where a mask is.
 #define LOG2_E          1.4426950408889634f                 // scores are taken in powers of two
-#define CACHE_LINE      (F16 ? 32 : 16)                     // elements of 64 bytes
 #define HEAD_LINES      ((D + CACHE_LINE - 1) / CACHE_LINE)
 // Asks for a line of a row; then `p` is at the next one, of the row below where this one `ends`.
 #define ASK_LINE(p, row, ends)                                               \
   {                                                                          \
     PREFETCH_NEAR(p);                                                        \
     p += (ends) ? (row) - (HEAD_LINES - 1) * CACHE_LINE : CACHE_LINE;        \
+  }
+// What is a stride apart no CPU foresees, and what is asked for in a row waits: one line at a time of each of the four
+// rows that a kernel reads and writes next. `asked`: how many times it has.
+#define ASK_AHEAD                                \
+  {                                              \
+    const int ends = ++asked % HEAD_LINES == 0;  \
+    ASK_LINE(q_ahead, q_row, ends)               \
+    ASK_LINE(y_ahead, y_row, ends)               \
+    ASK_LINE(k_ahead, k_row, ends)               \
+    ASK_LINE(v_ahead, v_row, ends)               \
   }
 
 // V columns of a row, the last of them where the row ends: some are taken twice. Of heads narrower than a vector all D;
