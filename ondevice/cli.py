@@ -49,10 +49,9 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="verb")
     words = sys.argv[1:] if argv is None else argv
     one, first = [word for word in words[:1] if word in VERBS], words[0] if words else ""
+    told = bool(one) or (first.startswith("-") and first != "--version")  # else nothing that they say is shown
     for verb in one or VERBS:
-        if one or (
-            first.startswith("-") and first != "--version"
-        ):  # else nothing is said of it, and it need not be imported
+        if told:  # a verb that is not need not be imported
             module = importlib.import_module(f"ondevice.{verb}")
             _describe(verbs.add_parser(verb, help=module.HELP, description=module.__doc__), verb)
         else:

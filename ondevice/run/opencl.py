@@ -94,10 +94,12 @@ class OpenCLDevice:
         is to be `apart`, as each takes memory; by several where there are cores and programs enough for two. Never
         fails: `build` says what is wrong."""
         missing = [one for one in programs if not self.cache.holds(self._keyed(one[0])[1])]
+        if not missing:
+            return
         room = available_memory()
         most = COMPILERS if room is None else min(room // COMPILER_BYTES, COMPILERS)
         processes = 1 if apart else min(len(available_cores()), len(missing) // PART, most)
-        if missing and (apart or processes > 1):
+        if apart or processes > 1:
             compile_apart(self._found.index, self.cache, self._options, missing, processes)
 
     def _keyed(self, source: str) -> tuple[tuple[str, ...], str]:
